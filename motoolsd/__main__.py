@@ -1,0 +1,8 @@
+"""`python -m motoolsd`.
+
+Layer: cli.
+"""
+
+from motoolsd.cli import main
+
+main()

@@ -1,0 +1,28 @@
+"""The real clock.
+
+Layer: adapters. Fulfils core.ports.Clock.
+Invariant: the only place in the daemon that reads a clock.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import anyio
+
+
+class SystemClock:
+    """CLOCK_MONOTONIC for durations, CLOCK_REALTIME for time stamps."""
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment; never jumps."""
+        return time.monotonic()
+
+    def utc_text(self) -> str:
+        """Now, as SQLite writes it, with milliseconds."""
+        return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause."""
+        await anyio.sleep(seconds)

@@ -1,0 +1,142 @@
+"""The cache directory: opened once, checked, held by a descriptor.
+
+Layer: adapters. Imports core and wire.
+Invariant: whatever path leads to it later, the descriptor is the directory that was checked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from motoolsd.core.errors import DirectoryMissing, PeerRefused, RequestError, StartFailed
+from motoolsd.core.filesystems import check_filesystem
+from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES
+
+logger = logging.getLogger(__name__)
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+STATFS_SIZE_BYTES = 256
+"""More than struct statfs takes on any Linux; its first word is f_type."""
+CONFIG_SIZE_MAX_BYTES = 1024 * 1024
+
+
+class CacheDirectory:
+    """An open cache directory of ours. Made by `open_directory`."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        """Remember which directory the path led to."""
+        self.path = path
+        self.descriptor = descriptor
+        found = os.fstat(descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+
+    @property
+    def database(self) -> str:
+        """Absolute path of cache.db."""
+        return os.path.join(self.path, DATABASE)
+
+    def is_intact(self) -> bool:
+        """Whether the path still leads to the directory that is held open."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def read_config(self) -> str | None:
+        """The text of config.toml, or None if there is none.
+
+        Raises:
+            StartFailed: it cannot be read.
+        """
+        try:
+            descriptor = os.open(CONFIG, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            message = f"{os.path.join(self.path, CONFIG)} cannot be read: {error.strerror}"
+            raise StartFailed(message) from error
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(CONFIG_SIZE_MAX_BYTES).decode("utf-8", "replace")
+
+
+@contextmanager
+def open_directory(path: str) -> Iterator[CacheDirectory]:
+    """Open a cache directory, make it if it is missing, and make sure that it is ours alone.
+
+    Args:
+        path: absolute path. A new directory has mode 0700; write permission of group and world is taken away from
+            an existing one, and said in the log.
+
+    Raises:
+        PeerRefused: it belongs to another user.
+        UnsupportedFilesystem: it lies on a network or FUSE file system.
+        DirectoryMissing: it cannot be made or entered.
+    """
+    with _describing(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        descriptor = os.open(path, _DIRECTORY_FLAGS)
+    try:
+        with _describing(path):
+            _check_owner(path, descriptor)
+            check_filesystem(filesystem_type(descriptor), path)
+            _make_parts(descriptor)
+        yield CacheDirectory(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def filesystem_type(descriptor: int) -> int:
+    """The type number of the file system that a descriptor lies on, as statfs(2) gives it.
+
+    Raises:
+        OSError: fstatfs failed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(STATFS_SIZE_BYTES)
+    if libc.fstatfs(descriptor, buffer) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return ctypes.c_long.from_buffer(buffer).value
+
+
+@contextmanager
+def _describing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestError:
+        raise
+    except OSError as error:
+        message = f"{path} cannot be used as a cache directory: {error.strerror}. Choose another with --cache-dir"
+        raise DirectoryMissing(message) from error
+
+
+def _check_owner(path: str, descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid():
+        message = (
+            f"{path} belongs to uid {found.st_uid}, this process runs as uid {os.geteuid()}. A cache directory belongs "
+            "to one user and cannot be shared by a group: use one of your own with --cache-dir or MOTOOLS_CACHE_DIR"
+        )
+        raise PeerRefused(message, owner=found.st_uid)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o022:
+        os.fchmod(descriptor, mode & ~0o022)
+        logger.warning("%s was writable by others (mode %o): that permission was taken away", path, mode)
+
+
+def _make_parts(descriptor: int) -> None:
+    for name in FILE_CATEGORIES:
+        try:
+            os.mkdir(name, 0o700, dir_fd=descriptor)
+        except FileExistsError:
+            pass

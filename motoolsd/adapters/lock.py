@@ -1,0 +1,111 @@
+"""One daemon a directory: flock on motoolsd.lock.
+
+Layer: adapters. Imports core, wire and processes.
+Invariant: held from before anything else until the process ends; the kernel lets go of it, nobody else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from motoolsd.adapters.directory import CacheDirectory
+from motoolsd.adapters.processes import boot_id, host_name, start_time
+from motoolsd.core.errors import AlreadyRunning, StartFailed
+from motoolsd.wire.names import LOCK
+from motoolsd.wire.version import __version__
+
+ATTEMPTS = 5
+PAUSE_S = 0.05
+"""A client that looks whether the lock is held takes it for a moment itself: try again before giving up."""
+OWNER_SIZE_MAX_BYTES = 4096
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """What the lock file says of its holder."""
+
+    pid: int
+    start_time: int = 0
+    host: str = ""
+    boot_id: str = ""
+    version: str = ""
+    started_at: str = ""
+
+
+class DirectoryLock:
+    """The held lock. Made by `hold_lock`."""
+
+    def __init__(self, directory: CacheDirectory, descriptor: int) -> None:
+        """Remember which file is locked."""
+        self._directory = directory
+        self._descriptor = descriptor
+
+    def is_intact(self) -> bool:
+        """Whether both the directory and the lock file are still what their paths lead to."""
+        if not self._directory.is_intact():
+            return False
+        try:
+            named = os.stat(LOCK, dir_fd=self._directory.descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        held = os.fstat(self._descriptor)
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
+
+@contextmanager
+def hold_lock(directory: CacheDirectory, *, now: str) -> Iterator[DirectoryLock]:
+    """Become the directory's one daemon.
+
+    Raises:
+        AlreadyRunning: another process is.
+        StartFailed: the lock file cannot be used.
+    """
+    try:
+        descriptor = os.open(
+            LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory.descriptor
+        )
+    except OSError as error:
+        message = f"{os.path.join(directory.path, LOCK)} cannot be opened: {error.strerror}"
+        raise StartFailed(message) from error
+    try:
+        _take(descriptor, directory)
+        lock = DirectoryLock(directory, descriptor)
+        if not lock.is_intact():
+            message = f"{directory.path} was replaced while the daemon started: start it again"
+            raise StartFailed(message)
+        _name_owner(descriptor, now)
+        yield lock
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, directory: CacheDirectory) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if attempt == ATTEMPTS - 1:
+                raise AlreadyRunning(directory.path, _describe_owner(descriptor)) from error
+            time.sleep(PAUSE_S)
+        else:
+            return
+
+
+def _describe_owner(descriptor: int) -> str:
+    try:
+        owner = msgspec.json.decode(os.pread(descriptor, OWNER_SIZE_MAX_BYTES, 0), type=Owner)
+    except msgspec.MsgspecError:
+        return "its lock is held; it has not said by whom"
+    return f"pid {owner.pid}, version {owner.version}, since {owner.started_at}"
+
+
+def _name_owner(descriptor: int, now: str) -> None:
+    pid = os.getpid()
+    owner = Owner(pid, start_time(pid) or 0, host_name(), boot_id(), __version__, now)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, msgspec.json.encode(owner) + b"\n", 0)

@@ -1,0 +1,94 @@
+"""The listening Unix socket, and who is at the other end of a connection.
+
+Layer: adapters. Imports core, wire and directory.
+Invariant: made under the lock, under another name, and renamed: there is no moment at which the path leads to a
+socket that does not listen, and a stale one is replaced in one step.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from motoolsd.adapters.directory import CacheDirectory
+from motoolsd.core.errors import StartFailed
+from motoolsd.wire.names import SOCKET, SOCKET_PATH_SIZE_MAX
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Credentials(NamedTuple):
+    """The process at the other end, as the kernel saw it connect."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(connection: socket.socket) -> Credentials:
+    """Who is at the other end (SO_PEERCRED).
+
+    Raises:
+        OSError: the connection is gone.
+    """
+    return Credentials(*_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+
+
+@contextmanager
+def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket.socket]:
+    """Listen at `<cache_dir>/motoolsd.sock`, mode 0600.
+
+    Resources: leaving the block removes the socket, if the path still leads to this one.
+
+    Raises:
+        StartFailed: it cannot be made.
+    """
+    temporary = f"{SOCKET}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    identity: tuple[int, int] | None = None
+    try:
+        try:
+            _remove(directory, temporary)
+            listener.bind(bindable_path(directory, temporary))
+            os.chmod(temporary, 0o600, dir_fd=directory.descriptor)
+            listener.listen(backlog)
+            listener.setblocking(False)
+            identity = _identity(directory, temporary)
+            os.rename(temporary, SOCKET, src_dir_fd=directory.descriptor, dst_dir_fd=directory.descriptor)
+        except OSError as error:
+            message = f"cannot listen at {os.path.join(directory.path, SOCKET)}: {error.strerror}"
+            raise StartFailed(message) from error
+        yield listener
+    finally:
+        listener.close()
+        _remove(directory, temporary)
+        if identity is not None and _identity(directory, SOCKET) == identity:
+            _remove(directory, SOCKET)
+
+
+def bindable_path(directory: CacheDirectory, name: str) -> str:
+    """A path to `name` that fits into a socket address, through /proc/self/fd if the plain one is too long."""
+    plain = os.path.join(directory.path, name)
+    if len(os.fsencode(plain)) <= SOCKET_PATH_SIZE_MAX:
+        return plain
+    return f"/proc/self/fd/{directory.descriptor}/{name}"
+
+
+def _identity(directory: CacheDirectory, name: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(directory: CacheDirectory, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory.descriptor)
+    except OSError:
+        # Gone already, or not ours to remove; either way nobody needs it.
+        pass

@@ -1,0 +1,207 @@
+"""The composition root: the only place that builds the parts and says how long each lives.
+
+Layer: app. Imports everything below; imported by cli alone.
+Invariant: lifetimes nest. The lock is outermost, then the store, then the writer, then connections, then the
+periodic tasks: what is inside ends before what it stands on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from motoolsd.adapters.clock import SystemClock
+from motoolsd.adapters.directory import CacheDirectory, open_directory
+from motoolsd.adapters.filetree import DirectoryTree
+from motoolsd.adapters.lock import DirectoryLock, hold_lock
+from motoolsd.adapters.readiness import ReadinessPipe
+from motoolsd.adapters.socket import open_listener, peer_credentials
+from motoolsd.core.settings import Settings, parse_settings
+from motoolsd.core.slots import Slots
+from motoolsd.engine.engine import Engine
+from motoolsd.engine.index import Index
+from motoolsd.engine.writer import Writer
+from motoolsd.server.dispatch import Dispatcher
+from motoolsd.server.listener import Listener
+from motoolsd.store.connection import SQLITE_VERSION
+from motoolsd.store.migration import prepare_database
+from motoolsd.store.store import Store, open_store
+from motoolsd.tasks.upkeep import run_checkpoints, run_usage_flush
+from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
+from motoolsd.wire.names import CONFIG, SOCKET
+from motoolsd.wire.version import __version__
+
+logger = logging.getLogger(__name__)
+
+RESERVED_DESCRIPTORS = 64
+"""Open files that are not connections: database, log, lock, directories of a walk."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says."""
+
+    cache_dir: str
+    """Absolute."""
+    started_by: str = "command"
+    idle_timeout_s: float | None = None
+    """Overrides the setting; only an auto-started daemon ends when idle."""
+
+
+class Running:
+    """What the dispatcher may know of, and do to, the whole daemon."""
+
+    def __init__(self, directory: CacheDirectory, listener: Listener, settings: Settings, options: Options) -> None:
+        """Nothing asked to stop yet."""
+        self._listener = listener
+        self.started_by = options.started_by
+        self.socket_path = os.fsencode(os.path.join(directory.path, SOCKET))
+        self.idle_timeout_s = settings.idle_timeout_s if options.started_by == "client" else 0.0
+        self.durability: str = settings.durability
+        self.stop = anyio.Event()
+
+    @property
+    def clients(self) -> int:
+        """Open connections."""
+        return self._listener.clients
+
+    def request_stop(self, reason: str) -> None:
+        """Begin to drain; only the first reason counts."""
+        if not self.stop.is_set():
+            logger.info("stopping: %s", reason)
+            self.stop.set()
+
+
+async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Callable[[CacheDirectory], None]) -> None:
+    """Serve one cache directory until told to stop.
+
+    Args:
+        options: what to serve.
+        readiness: told once connections are accepted.
+        prepare_log: opens the log file, once the directory is known to be ours.
+
+    Raises:
+        RequestError: the daemon cannot start; `AlreadyRunning` if another one serves the directory.
+    """
+    clock = SystemClock()
+    with ExitStack() as outermost:
+        directory = outermost.enter_context(open_directory(options.cache_dir))
+        prepare_log(directory)
+        lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text()))
+        settings = _read_settings(directory, options)
+        backup = await anyio.to_thread.run_sync(prepare_database, directory.database)
+        if backup is not None:
+            logger.info("cache.db was migrated; what it was before lies in %s", backup)
+        async with open_store(directory.database, synchronous=settings.durability.upper()) as store:
+            await _serve(directory, lock, store, settings, options, clock, readiness)
+    logger.info("stopped")
+
+
+def _read_settings(directory: CacheDirectory, options: Options) -> Settings:
+    text = directory.read_config()
+    source = os.path.join(directory.path, CONFIG)
+    settings = Settings() if text is None else parse_settings(text, source=source)
+    if options.idle_timeout_s is not None:
+        settings = msgspec.structs.replace(settings, idle_timeout_s=options.idle_timeout_s)
+    return settings
+
+
+async def _serve(
+    directory: CacheDirectory,
+    lock: DirectoryLock,
+    store: Store,
+    settings: Settings,
+    options: Options,
+    clock: SystemClock,
+    readiness: ReadinessPipe,
+) -> None:
+    index = Index(settings.index_entries_max)
+    # Random, so that the numbers of an earlier daemon do not come back; small enough never to overflow.
+    slots = Slots(secrets.randbits(62))
+    writer = Writer(
+        store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max
+    )
+    engine = Engine(
+        store=store, index=index, slots=slots, writer=writer, files=DirectoryTree(directory), settings=settings
+    )
+    listener = Listener(
+        peer_uid=lambda connection: peer_credentials(connection).uid,
+        connections_max=_connections_max(settings),
+        started_by=options.started_by,
+        monotonic_s=clock.monotonic_s,
+    )
+    running = Running(directory, listener, settings, options)
+
+    def on_ready() -> None:
+        logger.info(
+            "motoolsd %s serves %s, pid %d, SQLite %s", __version__, directory.path, os.getpid(), SQLITE_VERSION
+        )
+        readiness.say_ready()
+
+    async with anyio.create_task_group() as writing:
+        writing.start_soon(writer.run)
+        await store.forget_old_replies(clock.utc_text())
+        async with anyio.create_task_group() as requests:
+            dispatcher = Dispatcher(engine, running, clock, requests)
+            async with anyio.create_task_group() as periodic:
+                _start_periodic(periodic, engine, store, listener, running, lock, settings, clock)
+                with open_listener(directory, backlog=settings.backlog) as listening:
+                    await listener.serve(
+                        listening,
+                        dispatcher,
+                        stop=running.stop,
+                        drain_timeout_s=settings.drain_timeout_s,
+                        on_ready=on_ready,
+                    )
+                periodic.cancel_scope.cancel()
+            requests.cancel_scope.cancel()
+        engine.flush_usage_nowait()
+        writer.close()
+
+
+def _start_periodic(
+    group: TaskGroup,
+    engine: Engine,
+    store: Store,
+    listener: Listener,
+    running: Running,
+    lock: DirectoryLock,
+    settings: Settings,
+    clock: SystemClock,
+) -> None:
+    interval_s = settings.watch_interval_s
+    group.start_soon(_watch_signals, running)
+    group.start_soon(engine.run_loader)
+    group.start_soon(run_ownership_watch, lock, clock, interval_s, running.request_stop)
+    group.start_soon(run_edit_watch, engine, clock, interval_s)
+    group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
+    group.start_soon(run_checkpoints, engine, store, clock, interval_s)
+    if running.idle_timeout_s:
+        group.start_soon(
+            run_idle_watch, lambda: listener.idle_s, clock, running.idle_timeout_s, running.request_stop
+        )
+
+
+async def _watch_signals(running: Running) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            running.request_stop(signal.Signals(number).name)
+
+
+def _connections_max(settings: Settings) -> int:
+    """As many as set, or as the limit of open files leaves; the soft limit is raised first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return settings.connections_max
+    return max(1, min(settings.connections_max, soft - RESERVED_DESCRIPTORS))

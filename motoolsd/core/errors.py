@@ -1,0 +1,84 @@
+"""Why a request, or the start of the daemon, is refused.
+
+Layer: core. Imports wire.
+Invariant: each class has one ErrorCode; text and attributes are all that reaches a client.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.messages import Failure
+
+
+class RequestError(Exception):
+    """A request that fails for a reason its caller can be told. Subclasses name the reason."""
+
+    code: ClassVar[ErrorCode] = ErrorCode.INVALID_REQUEST
+
+    def __init__(self, message: str, **detail: str | int | bool | None) -> None:
+        """Keep the text and the attributes that travel with it."""
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def to_failure(self) -> Failure:
+        """The reply that says so."""
+        return Failure(code=self.code.value, message=self.message, detail=self.detail)
+
+
+class StorageFailed(RequestError):
+    """The database could not be read or written; with `outcome_known=False` the write may have been applied."""
+
+    code = ErrorCode.STORAGE_FAILED
+
+    def __init__(self, message: str, *, outcome_known: bool = True) -> None:
+        """Keep whether it is known that nothing was applied."""
+        super().__init__(message, outcome_known=outcome_known)
+        self.outcome_known = outcome_known
+
+
+class CorruptDatabase(RequestError):
+    """cache.db is damaged or is no database of motools. It is never repaired, replaced or removed by itself."""
+
+    code = ErrorCode.CORRUPT_DATABASE
+
+
+class SchemaTooNew(RequestError):
+    """cache.db was written by a newer version."""
+
+    code = ErrorCode.SCHEMA_TOO_NEW
+
+
+class UnsupportedFilesystem(RequestError):
+    """The cache directory lies where locks and shared memory do not hold."""
+
+    code = ErrorCode.UNSUPPORTED_FILESYSTEM
+
+
+class PeerRefused(RequestError):
+    """The directory belongs to another user."""
+
+    code = ErrorCode.PEER_REFUSED
+
+
+class DirectoryMissing(RequestError):
+    """There is no such directory, or it cannot be entered."""
+
+    code = ErrorCode.DIRECTORY_MISSING
+
+
+class StartFailed(RequestError):
+    """The daemon cannot start for a reason that no other class names."""
+
+    code = ErrorCode.NOT_RUNNING
+
+
+class AlreadyRunning(StartFailed):
+    """Another daemon owns the directory."""
+
+    def __init__(self, directory: str, owner: str) -> None:
+        """Name the directory and, as far as known, its owner."""
+        super().__init__(f"{directory} is served by another daemon already ({owner})")
+        self.owner = owner

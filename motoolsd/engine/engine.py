@@ -1,0 +1,252 @@
+"""One method per operation.
+
+Layer: engine. Imports index, writer, usage, store and core.
+Invariant: lookups are answered from memory; SQLite is asked only for what memory cannot know, and what it says is
+shown only while no commit is changing the same slot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+import anyio
+import msgspec
+
+from motoolsd.core.errors import RequestError
+from motoolsd.core.ports import FileTree
+from motoolsd.core.settings import Settings
+from motoolsd.core.slots import ALL, Slots
+from motoolsd.engine.index import Index
+from motoolsd.engine.usage import UsageCounts
+from motoolsd.engine.writer import Answer, Writer
+from motoolsd.store.reads import Filter
+from motoolsd.store.store import Store
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.keys import Kind, slot_of
+from motoolsd.wire.messages import (
+    Clear,
+    DatasetPage,
+    EntryPage,
+    EvalPage,
+    Found,
+    ListEntries,
+    Lookup,
+    ModelPage,
+    PutEvals,
+    PutModel,
+    Sizes,
+    Stats,
+    WriteRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+READ_ATTEMPTS = 3
+"""Reads of SQLite for one lookup, when commits keep changing its slot; then the last one stands: it began after the
+lookup did, so it is as good an answer as any."""
+
+_CLEAR_FILTERS = {Kind.DATASET: {"keys"}, Kind.MODEL: {"keys", "model_ids"}, Kind.EVAL: {"model_ids", "task_ids"}}
+_LIST_FILTERS = {Kind.DATASET: set[str](), Kind.MODEL: {"model_id"}, Kind.EVAL: {"model_id", "task_id"}}
+_PAGE_TYPES = {Kind.DATASET: DatasetPage, Kind.MODEL: ModelPage, Kind.EVAL: EvalPage}
+
+
+class Engine:
+    """What the daemon can do, over the open store."""
+
+    def __init__(
+        self, *, store: Store, index: Index, slots: Slots, writer: Writer, files: FileTree, settings: Settings
+    ) -> None:
+        """Wire up; nothing starts here."""
+        self._store = store
+        self._index = index
+        self._slots = slots
+        self._files = files
+        self._settings = settings
+        self._usage = UsageCounts(settings.usage_entries_max)
+        self.writer = writer
+
+    @property
+    def entries(self) -> int:
+        """Entries in memory: all there are, once they are loaded and as long as they fit."""
+        return len(self._index)
+
+    def lookup_nowait(self, request: Lookup) -> Found | None:
+        """Answer from memory, or None if SQLite must be asked."""
+        values = self._index.find(request.kind, request.keys)
+        if None in values and not self._index.is_complete:
+            return None
+        self._usage.count(request.kind, request.keys, values)
+        return Found(values=values)
+
+    async def lookup(self, request: Lookup) -> Found:
+        """Answer with SQLite's help.
+
+        Raises:
+            RequestError: a key is none of ours, or the database cannot be read.
+        """
+        slots = [slot_of(request.kind, key) for key in request.keys]
+        values: list[bytes | None] = []
+        for _ in range(READ_ATTEMPTS):
+            if (found := self.lookup_nowait(request)) is not None:
+                return found
+            numbers = [self._slots.number(slot) for slot in slots]
+            values, read = await self._read_missing(request)
+            if any(map(self._slots.is_moving, slots)):
+                # The read may have seen a commit that nobody else can see yet: hold the answer until all can.
+                await self.writer.wait_settled()
+            if all(map(self._slots.is_current, slots, numbers)):
+                for key, value in read.items():
+                    self._index.store(request.kind, key, value)
+                break
+        self._usage.count(request.kind, request.keys, values)
+        return Found(values=values)
+
+    async def _read_missing(self, request: Lookup) -> tuple[list[bytes | None], dict[str, bytes]]:
+        known = self._index.find(request.kind, request.keys)
+        missing = [key for key, value in zip(request.keys, known, strict=True) if value is None]
+        try:
+            read = await self._store.values(request.kind, missing)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        return [read.get(key, value) for key, value in zip(request.keys, known, strict=True)], read
+
+    def submit_nowait(self, request: WriteRequest, answer: Answer) -> None:
+        """Queue a write.
+
+        Raises:
+            RequestError: its content breaks a rule, or the daemon is stopping.
+            anyio.WouldBlock: the queue is full; see `Writer.when_space`.
+        """
+        _check_write(request)
+        self.writer.submit_nowait(request, answer)
+
+    async def list_entries(self, request: ListEntries) -> AsyncIterator[EntryPage]:
+        """Pages of a listing, the last one marked.
+
+        Raises:
+            RequestError: a filter does not fit the kind, or the database cannot be read.
+        """
+        given = {name for name in ("model_id", "task_id") if getattr(request, name) is not None}
+        _check_filters(request.kind, given, _LIST_FILTERS)
+        only = Filter(request.model_id, request.task_id)
+        make_page = _PAGE_TYPES[request.kind]
+        after: int | None = 0
+        while after is not None:
+            page = await self._store.page(
+                request.kind,
+                only,
+                after,
+                rows_max=self._settings.page_rows_max,
+                size_bytes=self._settings.page_size_bytes,
+            )
+            after = page.next_after
+            yield make_page(items=list(page.rows), is_last=after is None)  # type: ignore[arg-type]
+
+    async def stats(self) -> Stats:
+        """Counts of entries, and the room that everything takes."""
+        counts = await self._counts()
+        sizes = await self._files.measure()
+        return Stats(
+            num_datasets=counts[Kind.DATASET],
+            num_models=counts[Kind.MODEL],
+            num_evals=counts[Kind.EVAL],
+            total_size_bytes=sum(size.size_bytes for size in sizes.values()),
+        )
+
+    async def sizes(self) -> Sizes:
+        """The room that each category takes."""
+        return Sizes(categories=await self._files.measure())
+
+    def flush_usage_nowait(self) -> None:
+        """Queue the hits counted so far; while the queue is full they stay counted."""
+        if self.writer.is_full:
+            return
+        for usage in self._usage.take():
+            self.writer.submit_nowait(usage, _log_refusal)
+
+    async def notice_outside_edit(self) -> bool:
+        """Look whether another program changed cache.db, and if so forget what is in memory.
+
+        To be called every second or so.
+        """
+        if not await self._store.changed_outside():
+            return False
+        logger.info("cache.db was changed by another program: its entries are read again")
+        self._slots.bump(ALL)
+        self._index.forget()
+        return True
+
+    async def load_index(self) -> None:
+        """Read the whole database into memory, in slices between which lookups go on.
+
+        Returns when everything is loaded, memory is full, or everything was forgotten meanwhile.
+        """
+        generation = self._index.generation
+        for kind in Kind:
+            after: int | None = 0
+            while after is not None:
+                # The numbers are copied before the read transaction begins: a commit that comes in between shows.
+                numbers = self._slots.snapshot()
+                part = await self._store.slice(kind, after, self._settings.load_rows)
+                if generation != self._index.generation:
+                    return
+                if not self._take_in(kind, part.entries, numbers):
+                    self._index.mark_incomplete()
+                    logger.info("memory holds %d entries, the limit: others are read when asked for", len(self._index))
+                    return
+                after = part.next_after
+        self._index.complete(generation)
+
+    async def run_loader(self) -> None:
+        """Load the index, and again whenever it was forgotten. Runs until cancelled."""
+        while True:
+            forgotten = self._index.forgotten = anyio.Event()
+            try:
+                await self.load_index()
+            except RequestError as error:
+                logger.error("the index cannot be loaded, lookups ask SQLite: %s", error.message)
+            await forgotten.wait()
+
+    async def _counts(self) -> dict[Kind, int]:
+        if self._index.is_complete:
+            return {kind: self._index.count(kind) for kind in Kind}
+        return await self._store.counts()
+
+    def _take_in(self, kind: Kind, entries: Sequence[tuple[str, bytes]], numbers: Sequence[int]) -> bool:
+        for key, value in entries:
+            slot = slot_of(kind, key)
+            # A slot that changed has its newest state in the index already; one that moves will have.
+            if self._slots.is_current(slot, numbers[slot]) and not self._index.add_loaded(kind, key, value):
+                return False
+        return True
+
+
+def _check_write(request: WriteRequest) -> None:
+    if isinstance(request, Clear):
+        given = {name for name in ("keys", "model_ids", "task_ids") if getattr(request, name) is not None}
+        _check_filters(request.kind, given, _CLEAR_FILTERS)
+    elif isinstance(request, PutModel):
+        _check_json(request.config, "config")
+    elif isinstance(request, PutEvals) and request.kwargs is not None:
+        _check_json(request.kwargs, "kwargs")
+
+
+def _check_filters(kind: Kind, given: set[str], allowed: dict[Kind, set[str]]) -> None:
+    if wrong := given - allowed[kind]:
+        message = f"{kind.plural} cannot be chosen by {', '.join(sorted(wrong))}"
+        raise RequestError(message)
+
+
+def _check_json(text: bytes, what: str) -> None:
+    try:
+        text.decode()
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        message = f"{what} is no JSON text: {error}"
+        raise RequestError(message) from error
+
+
+def _log_refusal(outcome: object) -> None:
+    if isinstance(outcome, RequestError):
+        logger.warning("usage counts were not written: %s", outcome.message)

@@ -1,0 +1,99 @@
+"""All entries in memory, up to a limit.
+
+Layer: engine. Imports wire.keys.
+Invariant: what stands here is committed. Absence means a miss only while the index is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from motoolsd.wire.keys import Kind
+
+
+class Index:
+    """Values by kind and key; the least recently used go when it is full."""
+
+    def __init__(self, entries_max: int) -> None:
+        """Start empty and incomplete: nothing is known of the database yet."""
+        self._tables: dict[Kind, dict[str, bytes]] = {kind: {} for kind in Kind}
+        self._entries_max = entries_max
+        self._has_dropped = False
+        self.is_complete = False
+        self.generation = 0
+        """Changes when everything was forgotten: a load that began before is void."""
+        self.forgotten = anyio.Event()
+        """Set when everything was forgotten; whoever loads the index waits for it."""
+
+    def __len__(self) -> int:
+        """Entries of all kinds."""
+        return sum(map(len, self._tables.values()))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another entry would push one out."""
+        return len(self) >= self._entries_max
+
+    def count(self, kind: Kind) -> int:
+        """Entries of one kind; all there are, while the index is complete."""
+        return len(self._tables[kind])
+
+    def find(self, kind: Kind, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys; None where nothing is known, which is a miss only while the index is complete."""
+        table = self._tables[kind]
+        if self._has_dropped:
+            for key in keys:
+                if (value := table.pop(key, None)) is not None:
+                    table[key] = value  # to the young end: a dict keeps the order of insertion
+        return list(map(table.get, keys))
+
+    def store(self, kind: Kind, key: str, value: bytes) -> None:
+        """Put a committed value in."""
+        table = self._tables[kind]
+        if key not in table and self.is_full:
+            self._drop_oldest()
+        table[key] = value
+
+    def remove(self, kind: Kind, key: str) -> None:
+        """Take a removed entry out."""
+        self._tables[kind].pop(key, None)
+
+    def empty(self, kind: Kind) -> None:
+        """Take all entries of a removed table out."""
+        self._tables[kind].clear()
+
+    def add_loaded(self, kind: Kind, key: str, value: bytes) -> bool:
+        """Put a value in that was read from SQLite, unless a newer one stands or there is no room; False if full."""
+        table = self._tables[kind]
+        if key in table:
+            return True
+        if self.is_full:
+            return False
+        table[key] = value
+        return True
+
+    def forget(self) -> None:
+        """Know nothing any more: somebody else changed the database."""
+        for table in self._tables.values():
+            table.clear()
+        self._has_dropped = False
+        self.is_complete = False
+        self.generation += 1
+        self.forgotten.set()
+
+    def complete(self, generation: int) -> None:
+        """Everything in the database stands here now, if nothing was forgotten or dropped since `generation`."""
+        self.is_complete = generation == self.generation and not self._has_dropped
+
+    def mark_incomplete(self) -> None:
+        """Something could not be taken in: absence says nothing any more."""
+        self.is_complete = False
+        self._has_dropped = True
+
+    def _drop_oldest(self) -> None:
+        self.mark_incomplete()
+        largest = max(self._tables.values(), key=len)
+        if largest:
+            largest.pop(next(iter(largest)))

@@ -1,0 +1,206 @@
+"""Which request goes where.
+
+Layer: server. Imports engine, core and wire.
+Invariant: every request gets exactly one reply, or one stream that ends, or its connection ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from motoolsd.core.errors import RequestError
+from motoolsd.core.ports import Clock
+from motoolsd.engine.engine import Engine
+from motoolsd.store.connection import SQLITE_VERSION
+from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.messages import (
+    Clear,
+    ClearAll,
+    Drain,
+    Draining,
+    Failure,
+    GetSizes,
+    GetStats,
+    GetStatus,
+    Hello,
+    ListEntries,
+    Lookup,
+    PutDataset,
+    PutEvals,
+    PutModel,
+    Reply,
+    Request,
+    Status,
+    WriteReply,
+)
+from motoolsd.wire.version import __version__
+
+logger = logging.getLogger(__name__)
+
+_WRITES = (PutDataset, PutModel, PutEvals, Clear, ClearAll)
+
+
+class Replier(Protocol):
+    """Where replies go: a connection."""
+
+    def reply(self, request_id: int, body: Reply) -> None:
+        """Send one reply; after the connection's end it does nothing."""
+        ...
+
+    def finish(self, request_id: int, body: Reply) -> None:
+        """Send the reply that ends a request."""
+        ...
+
+    async def wait_writable(self) -> None:
+        """Wait until the other side has read enough of what was sent. Raises anyio.ClosedResourceError at its end."""
+        ...
+
+
+class Daemon(Protocol):
+    """What the dispatcher needs of the whole."""
+
+    started_by: str
+    socket_path: bytes
+    idle_timeout_s: float
+    durability: str
+
+    @property
+    def clients(self) -> int:
+        """Open connections."""
+        ...
+
+    def request_stop(self, reason: str) -> None:
+        """Begin to drain."""
+        ...
+
+
+class Dispatcher:
+    """Carries requests out: at once, through the writer, or in a task."""
+
+    def __init__(self, engine: Engine, daemon: Daemon, clock: Clock, tasks: TaskGroup) -> None:
+        """Wire up.
+
+        Args:
+            engine: what there is to do.
+            daemon: the whole, for status and stop.
+            clock: for the uptime.
+            tasks: where requests run that have to wait.
+        """
+        self._engine = engine
+        self._daemon = daemon
+        self._clock = clock
+        self._tasks = tasks
+        self._started_s = clock.monotonic_s()
+
+    def dispatch(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
+        """Carry a request out.
+
+        Returns:
+            The reply, or None if it comes later through the replier.
+
+        Raises:
+            anyio.WouldBlock: the writer's queue is full: ask again when `when_space` calls.
+        """
+        if type(body) is Lookup:
+            found = self._engine.lookup_nowait(body)
+            if found is None:
+                self._start(replier, request_id, self._engine.lookup, body)
+            return found
+        if isinstance(body, _WRITES):
+            return self._submit(replier, request_id, body)
+        return self._dispatch_rare(replier, request_id, body)
+
+    def when_space(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the writer takes requests again."""
+        self._engine.writer.when_space(callback)
+
+    def _submit(
+        self, replier: Replier, request_id: int, body: PutDataset | PutModel | PutEvals | Clear | ClearAll
+    ) -> Reply | None:
+        def answer(outcome: WriteReply | RequestError) -> None:
+            replier.finish(request_id, outcome.to_failure() if isinstance(outcome, RequestError) else outcome)
+
+        try:
+            self._engine.submit_nowait(body, answer)
+        except RequestError as error:
+            return error.to_failure()
+        return None
+
+    def _dispatch_rare(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
+        match body:
+            case ListEntries():
+                self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.list_entries(body))
+            case GetStats():
+                self._start(replier, request_id, self._engine.stats)
+            case GetSizes():
+                self._start(replier, request_id, self._engine.sizes)
+            case GetStatus():
+                return self._status()
+            case Drain():
+                logger.info("asked to stop: %s", body.reason or "no reason given")
+                self._daemon.request_stop(body.reason)
+                return Draining()
+            case Hello():
+                return Failure(code=ErrorCode.INVALID_REQUEST, message="hello was said already")
+            case _:
+                raise AssertionError(body)
+        return None
+
+    def _status(self) -> Status:
+        return Status(
+            pid=os.getpid(),
+            version=__version__,
+            socket=self._daemon.socket_path,
+            uptime_s=round(self._clock.monotonic_s() - self._started_s, 3),
+            clients=self._daemon.clients,
+            entries=self._engine.entries,
+            started_by=self._daemon.started_by,
+            idle_timeout_s=self._daemon.idle_timeout_s,
+            durability=self._daemon.durability,
+            sqlite_version=SQLITE_VERSION,
+        )
+
+    def _start(
+        self, replier: Replier, request_id: int, function: Callable[..., Awaitable[Reply]], *args: object
+    ) -> None:
+        self._tasks.start_soon(self._run, replier, request_id, function, *args)
+
+    async def _run(
+        self, replier: Replier, request_id: int, function: Callable[..., Awaitable[Reply]], *args: object
+    ) -> None:
+        try:
+            reply: Reply = await function(*args)
+        except RequestError as error:
+            reply = error.to_failure()
+        except Exception:
+            reply = _defect(request_id)
+        replier.finish(request_id, reply)
+
+    async def _run_stream(self, replier: Replier, request_id: int, pages: AsyncIterator[Reply]) -> None:
+        last: Reply | None = None
+        try:
+            async for page in pages:
+                if last is not None:
+                    replier.reply(request_id, last)
+                    await replier.wait_writable()
+                last = page
+        except RequestError as error:
+            last = error.to_failure()
+        except anyio.ClosedResourceError:
+            return
+        except Exception:
+            last = _defect(request_id)
+        assert last is not None, "a stream has at least one page"
+        replier.finish(request_id, last)
+
+
+def _defect(request_id: int) -> Failure:
+    logger.exception("request %d failed by a defect of motoolsd", request_id)
+    text = f"a defect in motoolsd; its log has the details under request {request_id}: see `motools daemon logs`"
+    return Failure(code=ErrorCode.PROTOCOL_ERROR, message=text)

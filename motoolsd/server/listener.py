@@ -1,0 +1,106 @@
+"""Accepting connections, and letting them go.
+
+Layer: server. Imports connection, dispatch, adapters' peer check through a port, and wire.
+Invariant: a connection of another user is closed before a byte is sent or read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+import anyio
+
+from motoolsd.server.connection import Connection
+from motoolsd.server.dispatch import Dispatcher
+from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.messages import Failure
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """The open connections. Fulfils the registry of `Connection`."""
+
+    def __init__(
+        self, *, peer_uid: Callable[[socket.socket], int], connections_max: int, started_by: str, monotonic_s: Callable[[], float]
+    ) -> None:
+        """Wire up.
+
+        Args:
+            peer_uid: who is at the other end of a socket.
+            connections_max: connections beyond it are closed at once; their clients try again.
+            started_by: what clients are told.
+            monotonic_s: the clock for idleness.
+        """
+        self._peer_uid = peer_uid
+        self._connections_max = connections_max
+        self._monotonic_s = monotonic_s
+        self._connections: set[Connection] = set()
+        self._all_gone = anyio.Event()
+        self._all_gone.set()
+        self._idle_since_s = monotonic_s()
+        self.started_by = started_by
+
+    @property
+    def clients(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last connection ended; 0 while there is one."""
+        return 0.0 if self._connections else self._monotonic_s() - self._idle_since_s
+
+    def admit(self, connection: Connection, transport: asyncio.Transport) -> Failure | None:
+        """Count a new connection in, or say why it is to be closed."""
+        try:
+            uid = self._peer_uid(transport.get_extra_info("socket"))
+        except OSError:
+            return Failure(code=ErrorCode.PEER_REFUSED, message="the client is gone")
+        if uid != os.geteuid():
+            logger.warning("a connection of uid %d was refused: this cache belongs to uid %d", uid, os.geteuid())
+            return Failure(code=ErrorCode.PEER_REFUSED, message="another user")
+        if len(self._connections) >= self._connections_max:
+            logger.warning("more than %d connections: one was closed", self._connections_max)
+            return Failure(code=ErrorCode.BUSY, message="too many connections")
+        self._connections.add(connection)
+        if self._all_gone.is_set():
+            self._all_gone = anyio.Event()
+        return None
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._idle_since_s = self._monotonic_s()
+            self._all_gone.set()
+
+    async def serve(
+        self, listening: socket.socket, dispatcher: Dispatcher, *, stop: anyio.Event, drain_timeout_s: float, on_ready: Callable[[], None]
+    ) -> None:
+        """Accept until `stop`, then let requests in flight finish.
+
+        Args:
+            listening: the bound socket.
+            dispatcher: where requests go.
+            stop: set by whoever wants the daemon to end.
+            drain_timeout_s: connections that still have requests open after it are cut.
+            on_ready: called once, when connections are accepted.
+        """
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: Connection(self, dispatcher), sock=listening)
+        try:
+            on_ready()
+            await stop.wait()
+        finally:
+            server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        with anyio.move_on_after(drain_timeout_s):
+            await self._all_gone.wait()
+        if self._connections:
+            logger.warning("%d connections were cut: their requests took too long", len(self._connections))

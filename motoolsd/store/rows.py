@@ -1,0 +1,134 @@
+"""How rows look in SQL: the columns of each kind, and rows as the wire carries them.
+
+Layer: store. Imports core.checksums and wire.
+Invariant: whatever somebody wrote into a row by hand, reading it gives a row or a miss, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from motoolsd.core.checksums import row_checksum
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.keys import Kind, eval_key
+
+TABLES: Final[dict[Kind, str]] = {
+    Kind.DATASET: "dataset_files",
+    Kind.MODEL: "trained_models",
+    Kind.EVAL: "eval_results",
+}
+KEY_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
+    Kind.DATASET: ("dataset_hash",),
+    Kind.MODEL: ("cache_key",),
+    Kind.EVAL: ("model_id", "task_id", "backend_type", "inspect_kwargs_hash"),
+}
+VALUE_COLUMN: Final[dict[Kind, str]] = {
+    Kind.DATASET: "file_id",
+    Kind.MODEL: "model_id",
+    Kind.EVAL: "log_file_path",
+}
+_COMMON = "created_at, last_used_at, hits, size_bytes, version, labels, pinned"
+PAGE_COLUMNS: Final[dict[Kind, str]] = {
+    Kind.DATASET: f"rowid, file_id, {_COMMON}, dataset_hash",
+    Kind.MODEL: f"rowid, model_id, {_COMMON}, cache_key, dataset_hash, config, backend_type",
+    Kind.EVAL: f"id, log_file_path, {_COMMON}, model_id, task_id, backend_type, inspect_kwargs_hash, inspect_kwargs",
+}
+_COMMON_COUNT = 2 + len(_COMMON.split(","))
+
+_labels_decoder = msgspec.json.Decoder(dict[str, str])
+
+Cell = bytes | int | float | None
+"""What sqlite3 gives with text_factory = bytes."""
+
+
+def text_of(cell: Cell) -> str:
+    """A cell as text that can be encoded again, whatever type or bytes somebody put there."""
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "replace")
+    return "" if cell is None else str(cell)
+
+
+def optional_text(cell: Cell) -> str | None:
+    """The same, keeping NULL apart from the empty text."""
+    return None if cell is None else text_of(cell)
+
+
+def bytes_of(cell: Cell) -> bytes:
+    """A value as bytes."""
+    return cell if isinstance(cell, bytes) else text_of(cell).encode()
+
+
+def key_of(kind: Kind, cells: Sequence[Cell]) -> str:
+    """The key of a row from its key columns."""
+    if kind is Kind.EVAL:
+        model_id, task_id, backend_type, kwargs_hash = cells
+        return eval_key(text_of(model_id), text_of(task_id), text_of(backend_type), optional_text(kwargs_hash))
+    return text_of(cells[0])
+
+
+def is_damaged(key: str, value: bytes, checksum: Cell) -> bool:
+    """Whether a row's checksum contradicts it; NULL means that nobody vouches for it, as after an edit by hand."""
+    return checksum is not None and checksum != row_checksum(key, value)
+
+
+def timestamp(cell: Cell) -> str | None:
+    """A time stamp of SQLite as RFC 3339 UTC; what is none is handed on as it stands."""
+    text = optional_text(cell)
+    if text and len(text) >= len("2026-01-31 23:59:59") and text[10] == " ":
+        return f"{text[:10]}T{text[11:]}Z"
+    return text
+
+
+def _labels(cell: Cell) -> dict[str, str]:
+    if cell is None:
+        return {}
+    try:
+        return _labels_decoder.decode(bytes_of(cell))
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _integer(cell: Cell) -> int:
+    return cell if isinstance(cell, int) else 0
+
+
+def _common(cells: Sequence[Cell]) -> dict[str, Any]:
+    value, created_at, last_used_at, hits, size_bytes, version, labels, pinned = cells
+    return {
+        "value": bytes_of(value),
+        "created_at": timestamp(created_at),
+        "last_used_at": timestamp(last_used_at),
+        "hits": _integer(hits),
+        "size_bytes": size_bytes if isinstance(size_bytes, int) else None,
+        "version": optional_text(version),
+        "labels": _labels(labels),
+        "pinned": bool(pinned),
+    }
+
+
+def listed_row(kind: Kind, cells: Sequence[Cell]) -> DatasetRow | ModelRow | EvalRow:
+    """A row of `PAGE_COLUMNS` as the wire carries it."""
+    common = _common(cells[1:_COMMON_COUNT])
+    own = cells[_COMMON_COUNT:]
+    if kind is Kind.DATASET:
+        return DatasetRow(dataset_hash=text_of(own[0]), **common)
+    if kind is Kind.MODEL:
+        return ModelRow(
+            cache_key=text_of(own[0]),
+            dataset_hash=optional_text(own[1]),
+            config=None if own[2] is None else bytes_of(own[2]),
+            backend_type=optional_text(own[3]),
+            **common,
+        )
+    return EvalRow(
+        id=_integer(cells[0]),
+        model_id=text_of(own[0]),
+        task_id=text_of(own[1]),
+        backend_type=text_of(own[2]),
+        kwargs_hash=optional_text(own[3]),
+        kwargs=None if own[4] is None else bytes_of(own[4]),
+        **common,
+    )

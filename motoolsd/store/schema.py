@@ -1,0 +1,91 @@
+"""The tables of cache.db, and how each version of them becomes the next.
+
+Layer: store. Imports nothing.
+Invariant: the three tables of the older, daemon-less package keep their names, columns and meaning. New columns stand
+beside them and have a default, so that an INSERT or UPDATE that knows only the old ones works. A fresh file takes the
+same steps as an old one: there is one schema, however it came about.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+OLD_TABLES: Final[dict[str, frozenset[str]]] = {
+    "dataset_files": frozenset({"dataset_hash", "file_id"}),
+    "trained_models": frozenset({"cache_key", "model_id"}),
+    "eval_results": frozenset(
+        {"id", "model_id", "task_id", "backend_type", "log_file_path", "inspect_kwargs_hash", "created_at"}
+    ),
+}
+"""Tables of the older package and the columns each must have to be taken over."""
+
+VERSION_0: Final = (
+    "CREATE TABLE IF NOT EXISTS dataset_files (dataset_hash TEXT PRIMARY KEY, file_id TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS trained_models (cache_key TEXT PRIMARY KEY, model_id TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS eval_results (id INTEGER PRIMARY KEY AUTOINCREMENT, model_id TEXT NOT NULL,"
+    " task_id TEXT NOT NULL, backend_type TEXT NOT NULL, log_file_path TEXT NOT NULL, inspect_kwargs_hash TEXT,"
+    " created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, UNIQUE(model_id, task_id, backend_type, inspect_kwargs_hash))",
+)
+"""What the older package made; whatever of it is missing is added."""
+
+_COMMON_COLUMNS: Final = (
+    "last_used_at TIMESTAMP",
+    "hits INTEGER NOT NULL DEFAULT 0",
+    "size_bytes INTEGER",
+    "version TEXT",
+    "labels TEXT",
+    "pinned INTEGER NOT NULL DEFAULT 0",
+    "checksum INTEGER",
+)
+
+
+def _add_columns(table: str, *columns: str) -> tuple[str, ...]:
+    return tuple(f"ALTER TABLE {table} ADD COLUMN {column}" for column in columns)
+
+
+def _forget_checksum(table: str, *columns: str) -> str:
+    """A trigger for rows that somebody changes by hand: their checksum becomes NULL, which means "not checked"."""
+    changed = " OR ".join(f"NEW.{column} IS NOT OLD.{column}" for column in columns)
+    return (
+        f"CREATE TRIGGER {table}_forget_checksum AFTER UPDATE OF {', '.join(columns)} ON {table}"
+        f" WHEN NEW.checksum IS OLD.checksum AND ({changed})"
+        f" BEGIN UPDATE {table} SET checksum = NULL WHERE rowid = NEW.rowid; END"
+    )
+
+
+def _stamp_creation(table: str) -> str:
+    """A trigger for rows that somebody inserts by hand: ALTER TABLE cannot add a default that is no constant."""
+    return (
+        f"CREATE TRIGGER {table}_stamp_creation AFTER INSERT ON {table} WHEN NEW.created_at IS NULL"
+        f" BEGIN UPDATE {table} SET created_at = CURRENT_TIMESTAMP WHERE rowid = NEW.rowid; END"
+    )
+
+
+VERSION_1: Final = (
+    # The old UNIQUE never conflicted over a NULL inspect_kwargs_hash, so the same evaluation may stand there several
+    # times, and the oldest answered. The newest is what the user stored last.
+    "DELETE FROM eval_results WHERE id NOT IN (SELECT max(id) FROM eval_results"
+    " GROUP BY model_id, task_id, backend_type, inspect_kwargs_hash)",
+    "CREATE UNIQUE INDEX eval_results_identity"
+    " ON eval_results (model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, ''))",
+    *_add_columns("dataset_files", "created_at TIMESTAMP", *_COMMON_COLUMNS),
+    *_add_columns(
+        "trained_models", "dataset_hash TEXT", "config TEXT", "backend_type TEXT", "created_at TIMESTAMP", *_COMMON_COLUMNS
+    ),
+    *_add_columns("eval_results", "inspect_kwargs TEXT", *_COMMON_COLUMNS),
+    _forget_checksum("dataset_files", "dataset_hash", "file_id"),
+    _forget_checksum("trained_models", "cache_key", "model_id"),
+    _forget_checksum(
+        "eval_results", "model_id", "task_id", "backend_type", "inspect_kwargs_hash", "log_file_path"
+    ),
+    _stamp_creation("dataset_files"),
+    _stamp_creation("trained_models"),
+    # Replies to writes, so that a retry is applied once and answered alike.
+    "CREATE TABLE motoolsd_replies (client BLOB NOT NULL, number INTEGER NOT NULL, reply BLOB NOT NULL,"
+    " applied_at TIMESTAMP NOT NULL, PRIMARY KEY (client, number)) WITHOUT ROWID",
+)
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1}
+"""Statements that lead to a version from the one before."""

@@ -1,0 +1,174 @@
+"""The open database: one writer, some readers.
+
+Layer: store. Imports connection, migration, reads and writes.
+Invariant: every method is one hop into one connection's thread; only the writer's methods change anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from motoolsd.store import reads, writes
+from motoolsd.store.connection import Connection, open_connection
+from motoolsd.store.reads import Filter, ListingPage, Slice
+from motoolsd.store.writes import BatchItem, Outcome
+from motoolsd.wire.keys import Kind
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS = 2
+"""Read-only connections: one long listing does not hold up lookups that go to SQLite."""
+
+
+class Store:
+    """cache.db while the daemon runs. Made by `open_store`."""
+
+    def __init__(self, database: str, synchronous: str) -> None:
+        """Not usable before `open_store` has entered it."""
+        self._database = database
+        self._synchronous = synchronous
+        self._writer: Connection | None = None
+        self._data_version = 0
+        self._writer_stack = AsyncExitStack()
+        self._idle_readers: MemoryObjectReceiveStream[Connection]
+        self._returned_readers: MemoryObjectSendStream[Connection]
+        self._returned_readers, self._idle_readers = anyio.create_memory_object_stream[Connection](READERS)
+
+    async def commit(self, items: Sequence[BatchItem], now: str) -> Sequence[Outcome]:
+        """Apply a batch in one transaction. Only the writer task calls this, shielded.
+
+        Args:
+            items: writes in the order of their arrival.
+            now: the time stamp of their rows.
+
+        Raises:
+            RequestError: the transaction could not begin; nothing was applied.
+            CommitUnknown: COMMIT failed; call `reopen_writer` before anything else.
+        """
+        return await self._write(writes.commit_batch, items, now, self._database)
+
+    async def forget_old_replies(self, now: str) -> None:
+        """Drop stored replies that are older than any retry."""
+        await self._write(writes.forget_old_replies, now)
+
+    async def changed_outside(self) -> bool:
+        """Whether another program has changed cache.db since the last call, or since the writer was opened.
+
+        It must be asked on the writer's connection: on any other, the number moves with our own commits.
+        """
+        version = await self._write(_read_data_version)
+        is_changed = version != self._data_version
+        self._data_version = version
+        return is_changed
+
+    async def checkpoint(self, *, truncate: bool) -> None:
+        """Move the write-ahead log into the database; with `truncate`, empty its file too."""
+        await self._write(_checkpoint, "TRUNCATE" if truncate else "PASSIVE")
+
+    async def set_durability(self, synchronous: str) -> None:
+        """Change `PRAGMA synchronous` from the next transaction on."""
+        self._synchronous = synchronous
+        await self._write(_set_synchronous, synchronous)
+
+    async def reopen_writer(self) -> None:
+        """Replace the writing connection after a commit of unknown outcome: its state is not to be trusted."""
+        await self._writer_stack.aclose()
+        self._writer = None
+        self._writer_stack = AsyncExitStack()
+        opened = open_connection(self._database, read_only=False, synchronous=self._synchronous)
+        self._writer = await self._writer_stack.enter_async_context(opened)
+        self._data_version = await self._writer.call(_read_data_version)
+
+    async def values(self, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of those keys that have a row."""
+        return await self._read(reads.select_values, kind, keys)
+
+    async def slice(self, kind: Kind, after: int, limit: int) -> Slice:
+        """Rows for the index, after a row number."""
+        return await self._read(reads.select_slice, kind, after, limit)
+
+    async def page(self, kind: Kind, only: Filter, after: int, *, rows_max: int, size_bytes: int) -> ListingPage:
+        """Rows for a listing, after a row number."""
+        return await self._read(reads.select_page, kind, only, after, rows_max=rows_max, size_bytes=size_bytes)
+
+    async def counts(self) -> dict[Kind, int]:
+        """How many rows each kind has."""
+        return await self._read(reads.select_counts)
+
+    async def _write(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if self._writer is None:
+            await self.reopen_writer()
+        assert self._writer is not None, "reopen_writer sets it or raises"
+        return await self._writer.call(function, *args, **kwargs)
+
+    async def _read(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        reader = await self._idle_readers.receive()
+        try:
+            return await reader.call(function, *args, **kwargs)
+        finally:
+            # Cannot be full: there are as many places as readers.
+            self._returned_readers.send_nowait(reader)
+
+    def _add_reader(self, reader: Connection) -> None:
+        self._returned_readers.send_nowait(reader)
+
+    async def _close_writer(self) -> None:
+        await self._writer_stack.aclose()
+        self._writer = None
+
+
+@asynccontextmanager
+async def open_store(database: str, *, synchronous: str) -> AsyncIterator[Store]:
+    """Open a prepared cache.db.
+
+    Args:
+        database: absolute path; `prepare_database` has seen it.
+        synchronous: `FULL` or `NORMAL`.
+
+    Resources: leaving the block closes the readers, empties the write-ahead log, then closes the writer, in this
+    order: a reader that is still open would keep the log from being emptied.
+    """
+    store = Store(database, synchronous)
+    try:
+        await store.reopen_writer()
+        async with AsyncExitStack() as readers:
+            for _ in range(READERS):
+                reader = await readers.enter_async_context(open_connection(database, read_only=True))
+                store._add_reader(reader)  # noqa: SLF001 - this function is the constructor's other half
+            yield store
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _close(store)
+
+
+async def _close(store: Store) -> None:
+    try:
+        await store.checkpoint(truncate=True)
+    finally:
+        await store._close_writer()  # noqa: SLF001 - as above
+        store._returned_readers.close()  # noqa: SLF001
+        store._idle_readers.close()  # noqa: SLF001
+
+
+def _read_data_version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> None:
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+
+def _set_synchronous(connection: sqlite3.Connection, synchronous: str) -> None:
+    connection.execute(f"PRAGMA synchronous = {synchronous}")

@@ -1,0 +1,38 @@
+"""Writing what was gathered in memory, and moving the write-ahead log into the database.
+
+Layer: tasks. Imports engine, store and core.
+Invariant: checkpoints are made while nobody writes: during writes they make commits wait for ten milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from motoolsd.core.errors import RequestError
+from motoolsd.core.ports import Clock
+from motoolsd.engine.engine import Engine
+from motoolsd.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+async def run_usage_flush(engine: Engine, clock: Clock, interval_s: float) -> None:
+    """Write the usage counts now and then. Runs until cancelled."""
+    while True:
+        await clock.sleep(interval_s)
+        engine.flush_usage_nowait()
+
+
+async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s: float) -> None:
+    """Checkpoint once after each burst of writes. Runs until cancelled."""
+    done = seen = engine.writer.commits
+    while True:
+        await clock.sleep(interval_s)
+        commits = engine.writer.commits
+        if commits == seen and commits != done:
+            try:
+                await store.checkpoint(truncate=False)
+                done = commits
+            except RequestError as error:
+                logger.error("checkpoint failed, it is tried again: %s", error.message)
+        seen = commits

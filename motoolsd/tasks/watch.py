@@ -1,0 +1,42 @@
+"""The once-a-second look: are we still the owner, did somebody edit the database, is anybody there.
+
+Layer: tasks. Imports engine and core.
+Invariant: a directory that was removed or replaced ends the daemon within two looks, and nothing is made there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from motoolsd.core.errors import RequestError
+from motoolsd.core.ports import Clock, Ownership
+from motoolsd.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+Stop = Callable[[str], None]
+
+
+async def run_ownership_watch(ownership: Ownership, clock: Clock, interval_s: float, stop: Stop) -> None:
+    """Stop the daemon when its directory or lock file is no longer what the path leads to."""
+    while ownership.is_intact():
+        await clock.sleep(interval_s)
+    stop("the cache directory or its lock file was removed or replaced")
+
+
+async def run_edit_watch(engine: Engine, clock: Clock, interval_s: float) -> None:
+    """Notice when another program changes cache.db. Runs until cancelled."""
+    while True:
+        await clock.sleep(interval_s)
+        try:
+            await engine.notice_outside_edit()
+        except RequestError as error:
+            logger.error("cannot look for outside edits: %s", error.message)
+
+
+async def run_idle_watch(idle_s: Callable[[], float], clock: Clock, timeout_s: float, stop: Stop) -> None:
+    """Stop the daemon when nobody was connected for `timeout_s`."""
+    while (left_s := timeout_s - idle_s()) > 0:
+        await clock.sleep(max(left_s, min(1.0, timeout_s)))
+    stop(f"idle for {timeout_s:g} s")

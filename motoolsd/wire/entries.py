@@ -1,0 +1,49 @@
+"""Rows as the daemon lists them.
+
+Layer: wire. Imports nothing of motoolsd.
+Invariant: times are RFC 3339 UTC texts, sizes bytes; None means unknown (a row written by hand or by older code).
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Row(Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What rows of every kind have."""
+
+    value: bytes
+    created_at: str | None = None
+    last_used_at: str | None = None
+    hits: int = 0
+    size_bytes: int | None = None
+    version: str | None = None
+    labels: dict[str, str] = {}
+    pinned: bool = False
+
+
+class DatasetRow(Row, kw_only=True, omit_defaults=True, gc=False):
+    """A dataset: its content hash, and as value its file id."""
+
+    dataset_hash: str
+
+
+class ModelRow(Row, kw_only=True, omit_defaults=True, gc=False):
+    """A trained model: its key, what the key was made from, and as value its model id."""
+
+    cache_key: str
+    dataset_hash: str | None = None
+    config: bytes | None = None
+    """The canonical JSON text; None for rows of the older package, which kept only the key."""
+    backend_type: str | None = None
+
+
+class EvalRow(Row, kw_only=True, omit_defaults=True, gc=False):
+    """An evaluation: its number, its identity, and as value the path of its log."""
+
+    id: int
+    model_id: str
+    task_id: str
+    backend_type: str
+    kwargs_hash: str | None = None
+    kwargs: bytes | None = None

@@ -1,0 +1,50 @@
+"""The codes that a Failure carries, and the errors of a session.
+
+Layer: wire. Imports nothing of motoolsd.
+Invariant: each code maps to exactly one class of `motools.cache.errors`; a test holds both sides together.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Why a request, or the start of a daemon, failed. The value is what stands on the wire."""
+
+    BUSY = "busy"
+    """The daemon cannot take the connection now; later it may."""
+    PEER_REFUSED = "peer_refused"
+    """The other side, or the directory, belongs to another user."""
+    PROTOCOL_ERROR = "protocol_error"
+    """The daemon met a defect of its own, or a request it cannot make sense of."""
+    UNKNOWN_OPERATION = "unknown_operation"
+    """The daemon is older than the operation."""
+    VERSION_MISMATCH = "version_mismatch"
+    """No protocol number in common."""
+    INVALID_REQUEST = "invalid_request"
+    """The caller's input breaks a rule; the message names it."""
+    STORAGE_FAILED = "storage_failed"
+    """The database could not be read or written: disk full, I/O error, locked by another program."""
+    CORRUPT_DATABASE = "corrupt_database"
+    """cache.db is damaged, or is no database of motools."""
+    SCHEMA_TOO_NEW = "schema_too_new"
+    """cache.db was written by a newer motoolsd."""
+    UNSUPPORTED_FILESYSTEM = "unsupported_filesystem"
+    """The directory lies where locks and shared memory do not hold."""
+    DIRECTORY_MISSING = "directory_missing"
+    """There is no cache in that directory."""
+    NOT_RUNNING = "not_running"
+    """The daemon could not start, or ended while starting."""
+
+
+class ProtocolError(Exception):
+    """A session was used against its rules."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke the rules: a defect in this program."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent what is no frame or no message: the connection is of no more use."""

@@ -1,0 +1,299 @@
+"""Every message of the protocol: one request and one reply struct an operation.
+
+Layer: wire. Imports keys and entries.
+Invariant: fields are only ever added, with a default; a field never changes its meaning. Values and paths travel
+as bytes, because a file name need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.keys import Kind
+
+PROTOCOL = 1
+"""Raised only when an older side would misread a message; additions are announced by feature names."""
+
+FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain")
+
+OUTSTANDING_MAX = 128
+"""Requests that one connection may have open: the daemon stops reading above it, a client does not send."""
+
+TEXT_SIZE_MAX = 4 * 1024 * 1024
+"""Characters or bytes in one id, key, path or configuration."""
+
+KEYS_PER_REQUEST_MAX = 10_000
+
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Value = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Json = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Keys = Annotated[list[Text], Meta(max_length=KEYS_PER_REQUEST_MAX)]
+
+
+class Message(Struct, tag_field="op", frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What every body is: a map with its operation's name under `op`."""
+
+
+class RequestKey(Struct, frozen=True, array_like=True, gc=False):
+    """Names one write of one client, so that a retry is applied once and answered alike."""
+
+    client: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    lowest_open: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    """The client's lowest number without an answer: what is stored for lower ones may go."""
+    is_retry: bool = False
+
+
+class Hello(Message, tag="hello", kw_only=True):
+    """The first message of a client."""
+
+    protocol: int
+    version: str
+    client: str = ""
+    pid: int = 0
+    start_time: int = 0
+    features: tuple[str, ...] = ()
+
+
+class Welcome(Message, tag="welcome", kw_only=True):
+    """The daemon's answer to Hello."""
+
+    protocol: int
+    version: str
+    pid: int
+    start_time: int = 0
+    features: tuple[str, ...] = ()
+    outstanding_max: int = OUTSTANDING_MAX
+    started_by: str = "command"
+    """`client` when a client started the daemon by itself, `systemd` when a unit did, else `command`."""
+
+
+class Write(Message, kw_only=True):
+    """What every write carries beside its own fields."""
+
+    request_key: RequestKey
+
+
+class Put(Write, kw_only=True):
+    """What every stored entry carries beside its key and value."""
+
+    labels: dict[str, str] = {}
+    version: str | None = None
+
+
+class Lookup(Message, tag="lookup", kw_only=True):
+    """Ask for the values of keys of one kind."""
+
+    kind: Kind
+    keys: Keys
+
+
+class PutDataset(Put, tag="put_dataset", kw_only=True):
+    """Remember the file id of a dataset."""
+
+    dataset_hash: Text
+    file_id: Value
+
+
+class PutModel(Put, tag="put_model", kw_only=True):
+    """Remember a trained model; the daemon makes the key from these inputs."""
+
+    dataset_hash: Text
+    config: Json
+    backend_type: Text
+    model_id: Value
+
+
+class PutEvals(Put, tag="put_evals", kw_only=True):
+    """Remember the logs of one model's evaluations, all or none of them."""
+
+    model_id: Text
+    backend_type: Text
+    kwargs: Json | None = None
+    logs: Annotated[dict[Text, Value], Meta(max_length=KEYS_PER_REQUEST_MAX)]
+
+
+class Clear(Write, tag="clear", kw_only=True):
+    """Remove the entries of one kind that match everything given; None matches all, an empty list nothing."""
+
+    kind: Kind
+    keys: list[str] | None = None
+    model_ids: list[str] | None = None
+    task_ids: list[str] | None = None
+
+
+class ClearAll(Write, tag="clear_all", kw_only=True):
+    """Remove every entry of every kind, in one transaction."""
+
+
+class ListEntries(Message, tag="list", kw_only=True):
+    """Stream the entries of one kind in the order in which they were first stored."""
+
+    kind: Kind
+    model_id: str | None = None
+    task_id: str | None = None
+
+
+class GetStats(Message, tag="get_stats", kw_only=True):
+    """Ask how many entries there are and how much room everything takes."""
+
+
+class GetSizes(Message, tag="get_sizes", kw_only=True):
+    """Ask how much room each category takes."""
+
+
+class GetStatus(Message, tag="get_status", kw_only=True):
+    """Ask the daemon about itself."""
+
+
+class Drain(Message, tag="drain", kw_only=True):
+    """Ask the daemon to finish what is in flight and end."""
+
+    reason: str = ""
+
+
+class Found(Message, tag="found", kw_only=True):
+    """A value, or None for a miss, for each key of a Lookup, in its order."""
+
+    values: list[bytes | None]
+
+
+class Stored(Message, tag="stored", kw_only=True):
+    """A Put is committed."""
+
+
+class Cleared(Message, tag="cleared", kw_only=True):
+    """How many entries of each kind a Clear removed."""
+
+    datasets: int = 0
+    models: int = 0
+    evals: int = 0
+
+
+class Page(Message, kw_only=True):
+    """A part of a stream; `is_last` ends it."""
+
+    is_last: bool = False
+
+
+class DatasetPage(Page, tag="dataset_page", kw_only=True):
+    """Some datasets."""
+
+    items: list[DatasetRow]
+
+
+class ModelPage(Page, tag="model_page", kw_only=True):
+    """Some models."""
+
+    items: list[ModelRow]
+
+
+class EvalPage(Page, tag="eval_page", kw_only=True):
+    """Some evaluations."""
+
+    items: list[EvalRow]
+
+
+class Size(Struct, frozen=True, gc=False):
+    """Room taken by regular files: the sum of their lengths, and of the blocks they occupy."""
+
+    size_bytes: int = 0
+    allocated_bytes: int = 0
+
+
+class Sizes(Message, tag="sizes", kw_only=True):
+    """Room taken by each category: `datasets`, `runs`, `evals`, `database`."""
+
+    categories: dict[str, Size]
+
+
+class Stats(Message, tag="stats", kw_only=True):
+    """Counts of entries, and the room that all categories take together."""
+
+    num_datasets: int
+    num_models: int
+    num_evals: int
+    total_size_bytes: int
+
+
+class Status(Message, tag="status", kw_only=True):
+    """What a daemon says of itself."""
+
+    pid: int
+    version: str
+    socket: bytes
+    uptime_s: float
+    clients: int
+    entries: int
+    started_by: str = "command"
+    idle_timeout_s: float = 0.0
+    durability: str = "full"
+    sqlite_version: str = ""
+
+
+class Draining(Message, tag="draining", kw_only=True):
+    """The daemon takes no more connections and ends soon."""
+
+
+class Failure(Message, tag="failure", kw_only=True):
+    """A request failed; `code` is one of `errors.ErrorCode`, newer ones included."""
+
+    code: str
+    message: str
+    detail: dict[str, str | int | bool | None] = {}
+
+
+WriteRequest = PutDataset | PutModel | PutEvals | Clear | ClearAll
+Request = (
+    Hello | Lookup | PutDataset | PutModel | PutEvals | Clear | ClearAll | ListEntries | GetStats | GetSizes | GetStatus | Drain
+)
+EntryPage = DatasetPage | ModelPage | EvalPage
+WriteReply = Stored | Cleared
+Reply = (
+    Welcome | Found | Stored | Cleared | DatasetPage | ModelPage | EvalPage | Sizes | Stats | Status | Draining | Failure
+)
+
+
+class RequestEnvelope(Struct, frozen=True, array_like=True, gc=False):
+    """What a frame from a client holds."""
+
+    id: Annotated[int, Meta(ge=0)]
+    body: Request
+
+
+class ReplyEnvelope(Struct, frozen=True, array_like=True, gc=False):
+    """What a frame from the daemon holds; `id` is the request's."""
+
+    id: Annotated[int, Meta(ge=0)]
+    body: Reply
+
+
+class RawEnvelope(Struct, frozen=True, array_like=True, gc=False):
+    """A frame whose body is not understood: enough to answer by its id."""
+
+    id: Annotated[int, Meta(ge=0)]
+    body: msgspec.Raw
+
+
+class OperationName(Struct, gc=False):
+    """The one field that every body has."""
+
+    op: str
+
+
+OPERATIONS: frozenset[object] = frozenset(operation.__struct_config__.tag for operation in Request.__args__)
+"""The names of all requests of this version."""
+
+
+class Readiness(Struct, frozen=True, omit_defaults=True):
+    """What a starting daemon writes, as one JSON text, to the pipe that its starter gave it, before it closes it."""
+
+    pid: int
+    already_running: bool = False
+    """Another daemon holds the lock: connect to that one."""
+    failure: Failure | None = None
+    """Why this daemon does not start; None when it accepts connections now."""

@@ -1,0 +1,25 @@
+"""File names inside a cache directory, and the limits of the address of its socket.
+
+Layer: wire. Imports nothing.
+Invariant: both sides build every path from these names; none is spelled anywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DATABASE: Final = "cache.db"
+SOCKET: Final = "motoolsd.sock"
+LOCK: Final = "motoolsd.lock"
+START_LOCK: Final = "motoolsd.start"
+LOG: Final = "motoolsd.log"
+CONFIG: Final = "config.toml"
+
+DATASETS: Final = "datasets"
+RUNS: Final = "runs"
+EVALS: Final = "evals"
+FILE_CATEGORIES: Final = (DATASETS, RUNS, EVALS)
+"""Directories of files that belong to entries, made with the cache directory."""
+
+SOCKET_PATH_SIZE_MAX: Final = 107
+"""Bytes that fit into `sockaddr_un.sun_path` beside its final NUL; longer paths go through /proc/self/fd."""
