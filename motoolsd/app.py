@@ -12,8 +12,10 @@ import os
 import resource
 import secrets
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import anyio
 import msgspec
@@ -25,6 +27,7 @@ from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.socket import open_listener, peer_credentials
+from motoolsd.core.errors import RequestError
 from motoolsd.core.settings import Settings, parse_settings
 from motoolsd.core.slots import Slots
 from motoolsd.engine.engine import Engine
@@ -46,6 +49,10 @@ RESERVED_DESCRIPTORS = 64
 """Open files that are not connections: database, log, lock, directories of a walk."""
 
 
+RELOADABLE = frozenset({"durability", "idle_timeout_s"})
+"""Settings that take effect on SIGHUP; the others are read once, at the start."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says."""
 
@@ -64,14 +71,18 @@ class Running:
         self._listener = listener
         self.started_by = options.started_by
         self.socket_path = os.fsencode(os.path.join(directory.path, SOCKET))
-        self.idle_timeout_s = settings.idle_timeout_s if options.started_by == "client" else 0.0
-        self.durability: str = settings.durability
         self.stop = anyio.Event()
+        self.apply(settings)
 
     @property
     def clients(self) -> int:
         """Open connections."""
         return self._listener.clients
+
+    def apply(self, settings: Settings) -> None:
+        """Take over what the settings say of the whole."""
+        self.idle_timeout_s = settings.idle_timeout_s if self.started_by == "client" else 0.0
+        self.durability: str = settings.durability
 
     def request_stop(self, reason: str) -> None:
         """Begin to drain; only the first reason counts."""
@@ -95,13 +106,18 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
     with ExitStack() as outermost:
         directory = outermost.enter_context(open_directory(options.cache_dir))
         prepare_log(directory)
+        for note in directory.notes:
+            logger.warning("%s", note)
         lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text()))
         settings = _read_settings(directory, options)
         backup = await anyio.to_thread.run_sync(prepare_database, directory.database)
         if backup is not None:
             logger.info("cache.db was migrated; what it was before lies in %s", backup)
+        # Opened before any task group: what keeps the socket from being made is one error, not a group of them.
         async with open_store(directory.database, synchronous=settings.durability.upper()) as store:
-            await _serve(directory, lock, store, settings, options, clock, readiness)
+            with open_listener(directory, backlog=settings.backlog) as listening:
+                daemon = _build(directory, lock, store, settings, options, clock)
+                await _serve(daemon, listening, readiness)
     logger.info("stopped")
 
 
@@ -114,24 +130,35 @@ def _read_settings(directory: CacheDirectory, options: Options) -> Settings:
     return settings
 
 
-async def _serve(
+class Parts(NamedTuple):
+    """Everything that is built once and lives as long as the daemon serves."""
+
+    directory: CacheDirectory
+    lock: DirectoryLock
+    store: Store
+    settings: Settings
+    options: Options
+    clock: SystemClock
+    writer: Writer
+    engine: Engine
+    listener: Listener
+    running: Running
+
+
+def _build(
     directory: CacheDirectory,
     lock: DirectoryLock,
     store: Store,
     settings: Settings,
     options: Options,
     clock: SystemClock,
-    readiness: ReadinessPipe,
-) -> None:
+) -> Parts:
     index = Index(settings.index_entries_max)
     # Random, so that the numbers of an earlier daemon do not come back; small enough never to overflow.
     slots = Slots(secrets.randbits(62))
-    writer = Writer(
-        store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max
-    )
-    engine = Engine(
-        store=store, index=index, slots=slots, writer=writer, files=DirectoryTree(directory), settings=settings
-    )
+    writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
+    files = DirectoryTree(directory)
+    engine = Engine(store=store, index=index, slots=slots, writer=writer, files=files, settings=settings)
     listener = Listener(
         peer_uid=lambda connection: peer_credentials(connection).uid,
         connections_max=_connections_max(settings),
@@ -139,61 +166,99 @@ async def _serve(
         monotonic_s=clock.monotonic_s,
     )
     running = Running(directory, listener, settings, options)
+    return Parts(directory, lock, store, settings, options, clock, writer, engine, listener, running)
 
+
+async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
     def on_ready() -> None:
-        logger.info(
-            "motoolsd %s serves %s, pid %d, SQLite %s", __version__, directory.path, os.getpid(), SQLITE_VERSION
-        )
+        serving = (__version__, parts.directory.path, os.getpid(), SQLITE_VERSION)
+        logger.info("motoolsd %s serves %s, pid %d, SQLite %s", *serving)
         readiness.say_ready()
 
+    await parts.store.forget_old_replies(parts.clock.utc_text())
     async with anyio.create_task_group() as writing:
-        writing.start_soon(writer.run)
-        await store.forget_old_replies(clock.utc_text())
+        writing.start_soon(parts.writer.run)
         async with anyio.create_task_group() as requests:
-            dispatcher = Dispatcher(engine, running, clock, requests)
+            dispatcher = Dispatcher(parts.engine, parts.running, parts.clock, requests)
             async with anyio.create_task_group() as periodic:
-                _start_periodic(periodic, engine, store, listener, running, lock, settings, clock)
-                with open_listener(directory, backlog=settings.backlog) as listening:
-                    await listener.serve(
-                        listening,
-                        dispatcher,
-                        stop=running.stop,
-                        drain_timeout_s=settings.drain_timeout_s,
-                        on_ready=on_ready,
-                    )
+                _start_periodic(periodic, parts)
+                await parts.listener.serve(
+                    listening,
+                    dispatcher,
+                    stop=parts.running.stop,
+                    drain_timeout_s=parts.settings.drain_timeout_s,
+                    on_ready=on_ready,
+                )
                 periodic.cancel_scope.cancel()
             requests.cancel_scope.cancel()
-        engine.flush_usage_nowait()
-        writer.close()
+        parts.engine.flush_usage_nowait()
+        parts.writer.close()
 
 
-def _start_periodic(
-    group: TaskGroup,
-    engine: Engine,
-    store: Store,
-    listener: Listener,
-    running: Running,
-    lock: DirectoryLock,
-    settings: Settings,
-    clock: SystemClock,
-) -> None:
+def _start_periodic(group: TaskGroup, parts: Parts) -> None:
+    engine, clock, running, settings = parts.engine, parts.clock, parts.running, parts.settings
     interval_s = settings.watch_interval_s
-    group.start_soon(_watch_signals, running)
+    group.start_soon(_watch_signals, running, Reloading(parts))
     group.start_soon(engine.run_loader)
-    group.start_soon(run_ownership_watch, lock, clock, interval_s, running.request_stop)
+    group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, _abandon)
     group.start_soon(run_edit_watch, engine, clock, interval_s)
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
-    group.start_soon(run_checkpoints, engine, store, clock, interval_s)
+    group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
     if running.idle_timeout_s:
+        idle = parts.listener
         group.start_soon(
-            run_idle_watch, lambda: listener.idle_s, clock, running.idle_timeout_s, running.request_stop
+            run_idle_watch, lambda: idle.idle_s, clock, lambda: running.idle_timeout_s, interval_s, running.request_stop
         )
 
 
-async def _watch_signals(running: Running) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+def _abandon(reason: str) -> None:
+    """End at once, without closing the database.
+
+    SQLite would remove its `-wal` by path, and the path may lead to somebody else's by now. What was acknowledged is
+    in the write-ahead log beside the database, wherever the directory is.
+    """
+    logger.critical("ended without touching anything: %s", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
+class Reloading:
+    """Reads config.toml again and applies what can change while the daemon runs."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Begin with the settings of the start."""
+        self._parts = parts
+        self._settings = parts.settings
+
+    async def reload(self) -> None:
+        """Apply the file as it is now; a bad one is logged, and the old settings stay."""
+        try:
+            settings = _read_settings(self._parts.directory, self._parts.options)
+            if settings.durability != self._settings.durability:
+                await self._parts.store.set_durability(settings.durability.upper())
+        except RequestError as error:
+            logger.error("the settings stay as they were: %s", error.message)
+            return
+        applied = _differing(self._settings, settings) & RELOADABLE
+        waiting = _differing(self._parts.settings, settings) - RELOADABLE
+        self._settings = settings
+        self._parts.running.apply(settings)
+        logger.info("settings read again, changed: %s", ", ".join(sorted(applied)) or "nothing")
+        if waiting:
+            logger.warning("these settings need a restart of the daemon: %s", ", ".join(sorted(waiting)))
+
+
+def _differing(one: Settings, other: Settings) -> set[str]:
+    return {name for name in Settings.__struct_fields__ if getattr(one, name) != getattr(other, name)}
+
+
+async def _watch_signals(running: Running, reloading: Reloading) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
-            running.request_stop(signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                await reloading.reload()
+            else:
+                running.request_stop(signal.Signals(number).name)
 
 
 def _connections_max(settings: Settings) -> int:

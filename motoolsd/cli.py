@@ -20,9 +20,11 @@ from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.processes import reset_inherited_state
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.app import Options, run_daemon
-from motoolsd.core.errors import AlreadyRunning, RequestError
+from motoolsd.core.errors import AlreadyRunning, RequestError, StartFailed
 from motoolsd.wire.names import LOG
 from motoolsd.wire.version import __version__
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -91,12 +93,17 @@ def _run(options: Options, readiness: ReadinessPipe, *, in_foreground: bool) -> 
         )
     except AlreadyRunning as error:
         readiness.say_already_running()
-        print(f"motoolsd: already running: {error.message}", file=sys.stderr)
+        typer.echo(f"motoolsd: already running: {error.message}", err=True)
         return 1 if in_foreground else 0
     except RequestError as error:
         readiness.say_failed(error.to_failure())
-        print(f"motoolsd: cannot start: {error.message}", file=sys.stderr)
+        typer.echo(f"motoolsd: cannot start: {error.message}", err=True)
         return 1
+    except Exception as error:
+        # The supervisor of all tasks: whatever ends the daemon by a defect stands in its log, in full.
+        logger.exception("ended by a defect of motoolsd")
+        readiness.say_failed(StartFailed(f"a defect of motoolsd: {error!r}; its log has the details").to_failure())
+        raise
     return 0
 
 
@@ -109,8 +116,12 @@ def _has_uvloop() -> bool:
 
 
 def _open_log(directory: CacheDirectory, *, in_foreground: bool) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(LOG, flags, 0o600, dir_fd=directory.descriptor)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(LOG, flags, 0o600, dir_fd=directory.descriptor)
+    except OSError as error:
+        message = f"{directory.path}/{LOG} cannot be opened: {error.strerror}"
+        raise StartFailed(message) from error
     handlers: list[logging.Handler] = [logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))]
     if in_foreground:
         handlers.append(logging.StreamHandler(sys.stderr))

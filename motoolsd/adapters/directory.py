@@ -7,17 +7,14 @@ Invariant: whatever path leads to it later, the descriptor is the directory that
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from motoolsd.core.errors import DirectoryMissing, PeerRefused, RequestError, StartFailed
 from motoolsd.core.filesystems import check_filesystem
 from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES
-
-logger = logging.getLogger(__name__)
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 STATFS_SIZE_BYTES = 256
@@ -34,6 +31,8 @@ class CacheDirectory:
         self.descriptor = descriptor
         found = os.fstat(descriptor)
         self._identity = (found.st_dev, found.st_ino)
+        self.notes: list[str] = []
+        """What was mended, to be logged once there is a log."""
 
     @property
     def database(self) -> str:
@@ -54,15 +53,21 @@ class CacheDirectory:
         Raises:
             StartFailed: it cannot be read.
         """
+        path = os.path.join(self.path, CONFIG)
         try:
             descriptor = os.open(CONFIG, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.descriptor)
         except FileNotFoundError:
             return None
         except OSError as error:
-            message = f"{os.path.join(self.path, CONFIG)} cannot be read: {error.strerror}"
+            message = f"{path} cannot be read: {error.strerror}"
             raise StartFailed(message) from error
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(CONFIG_SIZE_MAX_BYTES).decode("utf-8", "replace")
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                message = f"{path} is no regular file"
+                raise StartFailed(message)
+            return _read_text(path, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -80,17 +85,17 @@ def open_directory(path: str) -> Iterator[CacheDirectory]:
     """
     with _describing(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
+        with suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
         descriptor = os.open(path, _DIRECTORY_FLAGS)
     try:
+        directory = CacheDirectory(path, descriptor)
         with _describing(path):
             _check_owner(path, descriptor)
             check_filesystem(filesystem_type(descriptor), path)
+            _take_away_write_permission(directory)
             _make_parts(descriptor)
-        yield CacheDirectory(path, descriptor)
+        yield directory
     finally:
         os.close(descriptor)
 
@@ -128,15 +133,32 @@ def _check_owner(path: str, descriptor: int) -> None:
             "to one user and cannot be shared by a group: use one of your own with --cache-dir or MOTOOLS_CACHE_DIR"
         )
         raise PeerRefused(message, owner=found.st_uid)
-    mode = stat.S_IMODE(found.st_mode)
+
+
+def _take_away_write_permission(directory: CacheDirectory) -> None:
+    mode = stat.S_IMODE(os.fstat(directory.descriptor).st_mode)
     if mode & 0o022:
-        os.fchmod(descriptor, mode & ~0o022)
-        logger.warning("%s was writable by others (mode %o): that permission was taken away", path, mode)
+        os.fchmod(directory.descriptor, mode & ~0o022)
+        directory.notes.append(f"{directory.path} was writable by others (mode {mode:o}): that was taken away")
+
+
+def _read_text(path: str, descriptor: int) -> str:
+    try:
+        content = os.read(descriptor, CONFIG_SIZE_MAX_BYTES + 1)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise StartFailed(message) from error
+    if len(content) > CONFIG_SIZE_MAX_BYTES:
+        message = f"{path} is larger than {CONFIG_SIZE_MAX_BYTES} bytes: that is no configuration"
+        raise StartFailed(message)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        message = f"{path} is no UTF-8 text: {error}"
+        raise StartFailed(message) from error
 
 
 def _make_parts(descriptor: int) -> None:
     for name in FILE_CATEGORIES:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=descriptor)
-        except FileExistsError:
-            pass

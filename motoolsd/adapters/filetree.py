@@ -35,6 +35,7 @@ class DirectoryTree:
         self._directory = directory
         self._lock = anyio.Lock()
         self._walks_started = 0
+        self._last_finished = 0
         self._last: dict[str, Size] = {}
 
     async def measure(self) -> dict[str, Size]:
@@ -47,9 +48,10 @@ class DirectoryTree:
         """
         needed = self._walks_started + 1
         async with self._lock:
-            if self._walks_started >= needed:
+            if self._last_finished >= needed:
                 return self._last
             self._walks_started += 1
+            number = self._walks_started
             stopped = threading.Event()
             try:
                 self._last = await anyio.to_thread.run_sync(
@@ -57,6 +59,7 @@ class DirectoryTree:
                 )
             finally:
                 stopped.set()
+            self._last_finished = number
             return self._last
 
 
@@ -74,8 +77,8 @@ def measure_tree(root: int, is_stopped: Callable[[], bool]) -> dict[str, Size]:
             fold.add(category, facts)
     fold.open_category(DATABASE_CATEGORY)
     for name in _DATABASE_FILES:
-        if (facts := _regular_file(root, name)) is not None:
-            fold.add(DATABASE_CATEGORY, facts)
+        if (found := _regular_file(root, name)) is not None:
+            fold.add(DATABASE_CATEGORY, found)
     return fold.totals()
 
 
@@ -88,15 +91,22 @@ def _walk(parent: int, name: str, is_stopped: Callable[[], bool], depth: int = 0
         # Gone meanwhile, a link, or not ours to read: it counts nothing.
         return
     try:
-        with os.scandir(descriptor) as entries:
-            children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for child, is_directory in children:
+        for child, is_directory in _children(descriptor):
             if is_directory:
                 yield from _walk(descriptor, child, is_stopped, depth + 1)
             elif (facts := _regular_file(descriptor, child)) is not None:
                 yield facts
     finally:
         os.close(descriptor)
+
+
+def _children(descriptor: int) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(descriptor) as entries:
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except OSError:
+        # A directory that cannot be read counts as far as it could be: nothing.
+        return []
 
 
 def _regular_file(parent: int, name: str) -> FileFacts | None:

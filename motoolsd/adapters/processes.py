@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 
 def start_time(pid: int) -> int | None:
@@ -38,8 +39,6 @@ def host_name() -> str:
 def reset_inherited_state() -> None:
     """Undo what a job may have set for itself before it started us: CPU affinity and file mode mask."""
     os.umask(0o077)
-    try:
+    # A cpuset narrower than the machine refuses; what it allows, we have already.
+    with suppress(OSError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    except OSError:
-        # A cpuset narrower than the machine refuses; what it allows, we have already.
-        pass

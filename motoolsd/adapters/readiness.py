@@ -7,6 +7,7 @@ Invariant: said exactly once; the pipe is closed afterwards, so that the starter
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import msgspec
 
@@ -37,10 +38,8 @@ class ReadinessPipe:
     def _say(self, readiness: Readiness) -> None:
         if self._descriptor is None:
             return
-        try:
+        # The starter may have given up waiting; somebody else may still want the daemon.
+        with suppress(OSError):
             os.write(self._descriptor, msgspec.json.encode(readiness))
-        except OSError:
-            # The starter gave up waiting; somebody else may still want the daemon.
-            pass
         os.close(self._descriptor)
         self._descriptor = None

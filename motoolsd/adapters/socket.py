@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from motoolsd.adapters.directory import CacheDirectory
@@ -35,7 +35,8 @@ def peer_credentials(connection: socket.socket) -> Credentials:
     Raises:
         OSError: the connection is gone.
     """
-    return Credentials(*_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 @contextmanager
@@ -87,8 +88,6 @@ def _identity(directory: CacheDirectory, name: str) -> tuple[int, int] | None:
 
 
 def _remove(directory: CacheDirectory, name: str) -> None:
-    try:
+    # Gone already, or not ours to remove; either way nobody needs it.
+    with suppress(OSError):
         os.unlink(name, dir_fd=directory.descriptor)
-    except OSError:
-        # Gone already, or not ours to remove; either way nobody needs it.
-        pass

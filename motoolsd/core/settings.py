@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     load_rows: PositiveInt = 5_000
     """Rows read at once while the index is loaded."""
     usage_flush_s: PositiveSeconds = 30.0
-    usage_entries_max: PositiveInt = 100_000
+    usage_entries_max: PositiveInt = 10_000
     """Usage counts are written this often, or when so many different entries were used."""
     watch_interval_s: PositiveSeconds = 1.0
     """How often the lock, the directory and outside edits are looked at."""

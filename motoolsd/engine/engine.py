@@ -8,21 +8,20 @@ shown only while no commit is changing the same slot.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import anyio
 import msgspec
 
-from motoolsd.core.errors import RequestError
+from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.core.ports import FileTree
 from motoolsd.core.settings import Settings
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.index import Index
 from motoolsd.engine.usage import UsageCounts
 from motoolsd.engine.writer import Answer, Writer
-from motoolsd.store.reads import Filter
+from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import Store
-from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
 from motoolsd.wire.keys import Kind, slot_of
 from motoolsd.wire.messages import (
     Clear,
@@ -76,7 +75,7 @@ class Engine:
         values = self._index.find(request.kind, request.keys)
         if None in values and not self._index.is_complete:
             return None
-        self._usage.count(request.kind, request.keys, values)
+        self._count(request, values)
         return Found(values=values)
 
     async def lookup(self, request: Lookup) -> Found:
@@ -86,12 +85,12 @@ class Engine:
             RequestError: a key is none of ours, or the database cannot be read.
         """
         slots = [slot_of(request.kind, key) for key in request.keys]
-        values: list[bytes | None] = []
+        read: dict[str, bytes] = {}
         for _ in range(READ_ATTEMPTS):
             if (found := self.lookup_nowait(request)) is not None:
                 return found
             numbers = [self._slots.number(slot) for slot in slots]
-            values, read = await self._read_missing(request)
+            read = await self._read(request)
             if any(map(self._slots.is_moving, slots)):
                 # The read may have seen a commit that nobody else can see yet: hold the answer until all can.
                 await self.writer.wait_settled()
@@ -99,17 +98,21 @@ class Engine:
                 for key, value in read.items():
                     self._index.store(request.kind, key, value)
                 break
-        self._usage.count(request.kind, request.keys, values)
+        values = [read.get(key) for key in request.keys]
+        self._count(request, values)
         return Found(values=values)
 
-    async def _read_missing(self, request: Lookup) -> tuple[list[bytes | None], dict[str, bytes]]:
-        known = self._index.find(request.kind, request.keys)
-        missing = [key for key, value in zip(request.keys, known, strict=True) if value is None]
+    async def _read(self, request: Lookup) -> dict[str, bytes]:
+        # All of the keys, those that memory knows included: one read transaction sees a write of several whole.
         try:
-            read = await self._store.values(request.kind, missing)
+            return await self._store.values(request.kind, request.keys)
         except ValueError as error:
             raise RequestError(str(error)) from error
-        return [read.get(key, value) for key, value in zip(request.keys, known, strict=True)], read
+
+    def _count(self, request: Lookup, values: Sequence[bytes | None]) -> None:
+        self._usage.count(request.kind, request.keys, values)
+        if self._usage.is_full:
+            self.flush_usage_nowait()
 
     def submit_nowait(self, request: WriteRequest, answer: Answer) -> None:
         """Queue a write.
@@ -121,7 +124,7 @@ class Engine:
         _check_write(request)
         self.writer.submit_nowait(request, answer)
 
-    async def list_entries(self, request: ListEntries) -> AsyncIterator[EntryPage]:
+    async def list_entries(self, request: ListEntries) -> AsyncGenerator[EntryPage, None]:
         """Pages of a listing, the last one marked.
 
         Raises:
@@ -131,7 +134,7 @@ class Engine:
         _check_filters(request.kind, given, _LIST_FILTERS)
         only = Filter(request.model_id, request.task_id)
         make_page = _PAGE_TYPES[request.kind]
-        after: int | None = 0
+        after: int | None = FROM_START
         while after is not None:
             page = await self._store.page(
                 request.kind,
@@ -141,7 +144,7 @@ class Engine:
                 size_bytes=self._settings.page_size_bytes,
             )
             after = page.next_after
-            yield make_page(items=list(page.rows), is_last=after is None)  # type: ignore[arg-type]
+            yield make_page(items=list(page.rows), is_last=after is None)
 
     async def stats(self) -> Stats:
         """Counts of entries, and the room that everything takes."""
@@ -159,11 +162,17 @@ class Engine:
         return Sizes(categories=await self._files.measure())
 
     def flush_usage_nowait(self) -> None:
-        """Queue the hits counted so far; while the queue is full they stay counted."""
-        if self.writer.is_full:
-            return
-        for usage in self._usage.take():
-            self.writer.submit_nowait(usage, _log_refusal)
+        """Queue the hits counted so far; while the queue has no room they stay counted."""
+        for kind in Kind:
+            if self.writer.is_full:
+                return
+            usage = self._usage.take(kind)
+            if usage is None:
+                continue
+            try:
+                self.writer.submit_nowait(usage, _log_refusal)
+            except StorageFailed as error:
+                _log_refusal(error)
 
     async def notice_outside_edit(self) -> bool:
         """Look whether another program changed cache.db, and if so forget what is in memory.
@@ -184,19 +193,30 @@ class Engine:
         """
         generation = self._index.generation
         for kind in Kind:
-            after: int | None = 0
+            after: int | None = FROM_START
             while after is not None:
                 # The numbers are copied before the read transaction begins: a commit that comes in between shows.
                 numbers = self._slots.snapshot()
                 part = await self._store.slice(kind, after, self._settings.load_rows)
                 if generation != self._index.generation:
                     return
-                if not self._take_in(kind, part.entries, numbers):
-                    self._index.mark_incomplete()
-                    logger.info("memory holds %d entries, the limit: others are read when asked for", len(self._index))
+                unsure = self._take_in(kind, part.entries, numbers)
+                while unsure and generation == self._index.generation:
+                    unsure = await self._read_again(kind, unsure)
+                if generation != self._index.generation or self._index.has_dropped:
                     return
                 after = part.next_after
         self._index.complete(generation)
+
+    async def _read_again(self, kind: Kind, keys: Sequence[str]) -> list[str]:
+        """Load keys one by one whose slot changed while they were read; those that changed again are returned.
+
+        The commit that moved the slot may have been another key's: left out, this one would become a false miss.
+        """
+        await self.writer.wait_settled()
+        numbers = self._slots.snapshot()
+        read = await self._store.values(kind, keys)
+        return self._take_in(kind, read.items(), numbers)
 
     async def run_loader(self) -> None:
         """Load the index, and again whenever it was forgotten. Runs until cancelled."""
@@ -213,16 +233,24 @@ class Engine:
             return {kind: self._index.count(kind) for kind in Kind}
         return await self._store.counts()
 
-    def _take_in(self, kind: Kind, entries: Sequence[tuple[str, bytes]], numbers: Sequence[int]) -> bool:
+    def _take_in(self, kind: Kind, entries: Iterable[tuple[str, bytes]], numbers: Sequence[int]) -> list[str]:
+        """Put what was read into memory; returns the keys whose slot changed since, or is changing."""
+        unsure = []
         for key, value in entries:
             slot = slot_of(kind, key)
-            # A slot that changed has its newest state in the index already; one that moves will have.
-            if self._slots.is_current(slot, numbers[slot]) and not self._index.add_loaded(kind, key, value):
-                return False
-        return True
+            if not self._slots.is_current(slot, numbers[slot]):
+                unsure.append(key)
+            elif not self._index.add_loaded(kind, key, value):
+                self._index.mark_incomplete()
+                logger.info("memory holds %d entries, the limit: others are read when asked for", len(self._index))
+                return []
+        return unsure
 
 
 def _check_write(request: WriteRequest) -> None:
+    if request.request_key.lowest_open > request.request_key.number:
+        message = "lowest_open is above the request's own number: its reply could not be kept for a retry"
+        raise RequestError(message)
     if isinstance(request, Clear):
         given = {name for name in ("keys", "model_ids", "task_ids") if getattr(request, name) is not None}
         _check_filters(request.kind, given, _CLEAR_FILTERS)

@@ -20,7 +20,8 @@ class Index:
         """Start empty and incomplete: nothing is known of the database yet."""
         self._tables: dict[Kind, dict[str, bytes]] = {kind: {} for kind in Kind}
         self._entries_max = entries_max
-        self._has_dropped = False
+        self.has_dropped = False
+        """Whether something was left out for want of room: then absence never means a miss."""
         self.is_complete = False
         self.generation = 0
         """Changes when everything was forgotten: a load that began before is void."""
@@ -43,7 +44,7 @@ class Index:
     def find(self, kind: Kind, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys; None where nothing is known, which is a miss only while the index is complete."""
         table = self._tables[kind]
-        if self._has_dropped:
+        if self.has_dropped:
             for key in keys:
                 if (value := table.pop(key, None)) is not None:
                     table[key] = value  # to the young end: a dict keeps the order of insertion
@@ -78,19 +79,19 @@ class Index:
         """Know nothing any more: somebody else changed the database."""
         for table in self._tables.values():
             table.clear()
-        self._has_dropped = False
+        self.has_dropped = False
         self.is_complete = False
         self.generation += 1
         self.forgotten.set()
 
     def complete(self, generation: int) -> None:
         """Everything in the database stands here now, if nothing was forgotten or dropped since `generation`."""
-        self.is_complete = generation == self.generation and not self._has_dropped
+        self.is_complete = generation == self.generation and not self.has_dropped
 
     def mark_incomplete(self) -> None:
         """Something could not be taken in: absence says nothing any more."""
         self.is_complete = False
-        self._has_dropped = True
+        self.has_dropped = True
 
     def _drop_oldest(self) -> None:
         self.mark_incomplete()

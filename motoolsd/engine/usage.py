@@ -16,9 +16,11 @@ class UsageCounts:
     """How often each entry was used since the last flush."""
 
     def __init__(self, entries_max: int) -> None:
-        """Count at most `entries_max` different entries between two flushes; those above are not counted."""
+        """Count at most `entries_max` different entries of a kind between two flushes; those above are not counted."""
         self._hits: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         self._entries_max = entries_max
+        self.is_full = False
+        """Whether some kind has so many entries that it should be written now."""
 
     def count(self, kind: Kind, keys: Iterable[str], values: Iterable[bytes | None]) -> None:
         """Count the keys that had a value."""
@@ -30,9 +32,14 @@ class UsageCounts:
                 hits[key] += 1
             elif len(hits) < self._entries_max:
                 hits[key] = 1
+                if len(hits) == self._entries_max:
+                    self.is_full = True
 
-    def take(self) -> list[Usage]:
-        """What was counted, as writes; counting starts anew."""
-        taken = [Usage(kind, hits) for kind, hits in self._hits.items() if hits]
-        self._hits = {kind: {} for kind in Kind}
-        return taken
+    def take(self, kind: Kind) -> Usage | None:
+        """What was counted of a kind, as a write, or None; its counting starts anew."""
+        hits = self._hits[kind]
+        if not hits:
+            return None
+        self._hits[kind] = {}
+        self.is_full = any(len(others) >= self._entries_max for others in self._hits.values())
+        return Usage(kind, hits)

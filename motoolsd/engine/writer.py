@@ -22,9 +22,12 @@ from motoolsd.engine.index import Index
 from motoolsd.store.store import Store
 from motoolsd.store.writes import Applied, BatchItem, CommitUnknown, Outcome, Usage
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, slot_of
-from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, WriteReply
+from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, RequestKey, WriteReply
 
 logger = logging.getLogger(__name__)
+
+CLIENTS_MAX = 65_536
+"""Clients whose order is remembered; of more, those that wrote last."""
 
 Answer = Callable[[WriteReply | RequestError], None]
 
@@ -34,6 +37,33 @@ class Waiting(NamedTuple):
 
     item: BatchItem
     answer: Answer
+
+
+class RequestOrder:
+    """Which numbers each client still has open.
+
+    A request may arrive after its client gave it up, out of the buffers of a connection that it has left: a retry was
+    answered meanwhile, later writes came, and the stored reply is gone. Carried out now, it would undo what followed.
+    In memory only: no connection, and so no late request, outlives the daemon.
+    """
+
+    def __init__(self) -> None:
+        """No client has said anything yet."""
+        self._lowest_open: dict[bytes, int] = {}
+
+    def check(self, request_key: RequestKey) -> None:
+        """Let a request through, and learn from it which older ones are closed.
+
+        Raises:
+            RequestError: its client has closed this one.
+        """
+        known = self._lowest_open.pop(request_key.client, 0)
+        self._lowest_open[request_key.client] = max(known, request_key.lowest_open)
+        if len(self._lowest_open) > CLIENTS_MAX:
+            del self._lowest_open[next(iter(self._lowest_open))]
+        if request_key.number < known:
+            message = f"request number {request_key.number} came too late: its client has closed all below {known}"
+            raise RequestError(message)
 
 
 class Writer:
@@ -53,6 +83,7 @@ class Writer:
         self._wake = anyio.Event()
         self._settled = anyio.Event()
         self._space_callbacks: list[Callable[[], None]] = []
+        self._order = RequestOrder()
         self._is_closed = False
         self.commits = 0
         """Transactions committed so far; lets the checkpoint task see whether the daemon is idle."""
@@ -73,12 +104,15 @@ class Writer:
         Raises:
             anyio.WouldBlock: the queue is full.
             StorageFailed: the writer is closed.
+            RequestError: the client has given this request up already.
         """
         if self._is_closed:
             message = "the daemon is stopping"
             raise StorageFailed(message)
         if self.is_full:
             raise anyio.WouldBlock
+        if not isinstance(item, Usage):
+            self._order.check(item.request_key)
         self._queue.append(Waiting(item, answer))
         self._wake.set()
 

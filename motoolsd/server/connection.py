@@ -16,11 +16,15 @@ import anyio
 
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.wire.errors import RemoteProtocolError
-from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Hello, Reply
-from motoolsd.wire.session import Refused, RequestEnvelope, ServerSession, State, encode_reply
+from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Hello, Reply, RequestEnvelope
+from motoolsd.wire.session import Refused, ServerSession, State, encode_reply
 from motoolsd.wire.version import __version__
 
 logger = logging.getLogger(__name__)
+
+
+FLUSH_SIZE_BYTES = 256 * 1024
+"""Replies gathered for one write; above it they are handed over, and the transport says whether the client reads."""
 
 
 class Registry(Protocol):
@@ -48,9 +52,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._out: list[bytearray] = []
+        self._out_size = 0
         self._is_flush_due = False
         self._outstanding = 0
-        self._held: RequestEnvelope | None = None
+        self._held: RequestEnvelope | Refused | None = None
+        self._awaits_space = False
         self._is_reading = True
         self._is_draining = False
         self._is_writable = True
@@ -73,9 +79,10 @@ class Connection(asyncio.Protocol):
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing here
-        """Forget what was still to be sent. What the writer has goes on: cancelled does not mean not written."""
+        """Forget what was still to be sent or taken. What the writer has goes on: cancelled is not unwritten."""
         self._transport = None
         self._session.close()
+        self._held = None
         self._out.clear()
         self._is_writable = True
         self._writable.set()
@@ -98,7 +105,7 @@ class Connection(asyncio.Protocol):
         """Send a reply; those of one wake-up leave in one write."""
         if self._transport is None:
             return
-        self._out.append(encode_reply(request_id, body))
+        self._put_out(encode_reply(request_id, body))
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush_and_pump)
@@ -124,6 +131,12 @@ class Connection(asyncio.Protocol):
         """Take no more requests; close when those in flight are answered."""
         self._is_draining = True
         self._close_if_drained()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._session.close()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _pump(self) -> None:
         try:
@@ -153,7 +166,7 @@ class Connection(asyncio.Protocol):
     def _take(self, event: RequestEnvelope | Refused) -> bool:
         """Carry one event out; False if it has to wait for the writer."""
         if type(event) is Refused:
-            self._out.append(encode_reply(event.id, event.failure))
+            self._put_out(encode_reply(event.id, event.failure))
             return True
         assert type(event) is RequestEnvelope, "the session gives nothing else"
         if self._session.state is State.HELLO:
@@ -162,22 +175,36 @@ class Connection(asyncio.Protocol):
             reply = self._dispatcher.dispatch(self, event.id, event.body)
         except anyio.WouldBlock:
             self._held = event
-            self._dispatcher.when_space(self._pump)
+            if not self._awaits_space:
+                self._awaits_space = True
+                self._dispatcher.when_space(self._on_space)
             return False
         if reply is None:
             self._outstanding += 1
         else:
-            self._out.append(encode_reply(event.id, reply))
+            self._put_out(encode_reply(event.id, reply))
         return True
 
     def _greet(self, event: RequestEnvelope) -> bool:
         assert isinstance(event.body, Hello), "the session lets nothing else through"
         answer = self._session.welcome(version=__version__, pid=os.getpid(), started_by=self._registry.started_by)
-        self._out.append(encode_reply(event.id, answer))
+        self._put_out(encode_reply(event.id, answer))
         if self._session.state is State.CLOSED:
             self._flush()
             self._close()
         return True
+
+    def _put_out(self, frame: bytearray) -> None:
+        self._out.append(frame)
+        self._out_size += len(frame)
+        if self._out_size >= FLUSH_SIZE_BYTES:
+            # One read may bring thousands of requests, each with a large reply: the transport must get them while
+            # it can still say that the client does not read.
+            self._flush()
+
+    def _on_space(self) -> None:
+        self._awaits_space = False
+        self._pump()
 
     def _flush_and_pump(self) -> None:
         self._is_flush_due = False
@@ -187,6 +214,7 @@ class Connection(asyncio.Protocol):
         if self._out and self._transport is not None:
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
         self._out.clear()
+        self._out_size = 0
 
     def _turn_reading(self) -> None:
         if self._transport is None or self._transport.is_closing():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Protocol
 
 import anyio
@@ -107,6 +108,14 @@ class Dispatcher:
         Raises:
             anyio.WouldBlock: the writer's queue is full: ask again when `when_space` calls.
         """
+        try:
+            return self._dispatch(replier, request_id, body)
+        except anyio.WouldBlock:
+            raise
+        except Exception as error:  # noqa: BLE001 - one defect ends one request
+            return _defect(request_id, error)
+
+    def _dispatch(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
         if type(body) is Lookup:
             found = self._engine.lookup_nowait(body)
             if found is None:
@@ -178,29 +187,30 @@ class Dispatcher:
             reply: Reply = await function(*args)
         except RequestError as error:
             reply = error.to_failure()
-        except Exception:
-            reply = _defect(request_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            reply = _defect(request_id, error)
         replier.finish(request_id, reply)
 
-    async def _run_stream(self, replier: Replier, request_id: int, pages: AsyncIterator[Reply]) -> None:
+    async def _run_stream(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
         last: Reply | None = None
         try:
-            async for page in pages:
-                if last is not None:
-                    replier.reply(request_id, last)
-                    await replier.wait_writable()
-                last = page
+            async with aclosing(pages):
+                async for page in pages:
+                    if last is not None:
+                        replier.reply(request_id, last)
+                        await replier.wait_writable()
+                    last = page
         except RequestError as error:
             last = error.to_failure()
         except anyio.ClosedResourceError:
             return
-        except Exception:
-            last = _defect(request_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            last = _defect(request_id, error)
         assert last is not None, "a stream has at least one page"
         replier.finish(request_id, last)
 
 
-def _defect(request_id: int) -> Failure:
-    logger.exception("request %d failed by a defect of motoolsd", request_id)
+def _defect(request_id: int, error: Exception) -> Failure:
+    logger.error("request %d failed by a defect of motoolsd", request_id, exc_info=error)
     text = f"a defect in motoolsd; its log has the details under request {request_id}: see `motools daemon logs`"
     return Failure(code=ErrorCode.PROTOCOL_ERROR, message=text)

@@ -26,7 +26,12 @@ class Listener:
     """The open connections. Fulfils the registry of `Connection`."""
 
     def __init__(
-        self, *, peer_uid: Callable[[socket.socket], int], connections_max: int, started_by: str, monotonic_s: Callable[[], float]
+        self,
+        *,
+        peer_uid: Callable[[socket.socket], int],
+        connections_max: int,
+        started_by: str,
+        monotonic_s: Callable[[], float],
     ) -> None:
         """Wire up.
 
@@ -73,14 +78,22 @@ class Listener:
         return None
 
     def leave(self, connection: Connection) -> None:
-        """Count a connection out."""
+        """Count a connection out, if it was in."""
+        if connection not in self._connections:
+            return
         self._connections.discard(connection)
         if not self._connections:
             self._idle_since_s = self._monotonic_s()
             self._all_gone.set()
 
     async def serve(
-        self, listening: socket.socket, dispatcher: Dispatcher, *, stop: anyio.Event, drain_timeout_s: float, on_ready: Callable[[], None]
+        self,
+        listening: socket.socket,
+        dispatcher: Dispatcher,
+        *,
+        stop: anyio.Event,
+        drain_timeout_s: float,
+        on_ready: Callable[[], None],
     ) -> None:
         """Accept until `stop`, then let requests in flight finish.
 
@@ -104,3 +117,5 @@ class Listener:
             await self._all_gone.wait()
         if self._connections:
             logger.warning("%d connections were cut: their requests took too long", len(self._connections))
+        for connection in list(self._connections):
+            connection.abort()

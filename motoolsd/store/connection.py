@@ -7,8 +7,9 @@ that took three hops into the connection's thread (BEGIN, rows, COMMIT) took twi
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -49,11 +50,13 @@ class Connection:
         """
         with explained(self.database):
             raw = self._connection._conn  # noqa: SLF001 - the one hop; see the module's text
-            return await self._connection._execute(function, raw, *args, **kwargs)  # type: ignore[no-any-return] # noqa: SLF001
+            run: Callable[..., Awaitable[T]] = self._connection._execute  # noqa: SLF001 - as above
+            return await run(function, raw, *args, **kwargs)
 
 
 def _uri(database: str, mode: str) -> str:
-    return f"file:{quote(database)}?mode={mode}"
+    # As bytes: the name of a directory need not be UTF-8.
+    return f"file:{quote(os.fsencode(database))}?mode={mode}"
 
 
 def open_raw(database: str, mode: str) -> sqlite3.Connection:
@@ -90,7 +93,7 @@ async def open_connection(database: str, *, read_only: bool, synchronous: str = 
         await opened.call(_configure_reader if read_only else _configure_writer, synchronous)
         yield opened
     finally:
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), explained(database):
             await connection.close()
 
 
@@ -105,6 +108,8 @@ def _configure(connection: sqlite3.Connection) -> None:
 def _configure_reader(connection: sqlite3.Connection, _synchronous: str) -> None:
     _configure(connection)
     connection.execute("PRAGMA query_only = ON")
+    # The first read opens the write-ahead log, by its path: better now than when somebody has moved the directory.
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _configure_writer(connection: sqlite3.Connection, synchronous: str) -> None:

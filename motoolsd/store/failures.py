@@ -38,17 +38,26 @@ def explain(error: sqlite3.Error, database: str, *, outcome_known: bool = True) 
     """The typed error for one of sqlite3."""
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     family = "_".join(str(name).split("_")[:2])
-    if family in _DAMAGE:
+    # A write of unknown outcome says so whatever its cause: its caller must know that a retry is called for.
+    if family in _DAMAGE and outcome_known:
         return corrupt(database, str(error))
     remedy = _REMEDIES.get(family, "see motoolsd.log")
     state = "" if outcome_known else "; whether the write was applied is unknown, and retrying it is safe"
     return StorageFailed(f"{error} ({name}): {remedy}{state}", outcome_known=outcome_known)
 
 
+def unusable(database: str, error: OSError) -> StorageFailed:
+    """The refusal of a file that the system does not let us use."""
+    message = f"{database} cannot be used: {error.strerror}. Check its permissions, and those of its directory"
+    return StorageFailed(message)
+
+
 @contextmanager
 def explained(database: str) -> Iterator[None]:
-    """Turn errors of sqlite3 inside the block into ours."""
+    """Turn errors of sqlite3, and of the system, inside the block into ours."""
     try:
         yield
     except sqlite3.Error as error:
         raise explain(error, database) from error
+    except OSError as error:
+        raise unusable(database, error) from error

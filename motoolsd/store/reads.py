@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from motoolsd.store.rows import (
     KEY_COLUMNS,
@@ -22,9 +22,13 @@ from motoolsd.store.rows import (
     listed_row,
 )
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
-from motoolsd.wire.keys import Kind, parse_eval_key
+from motoolsd.wire.keys import EvalIdentity, Kind, eval_key, parse_eval_key
 
 logger = logging.getLogger(__name__)
+
+
+FROM_START: Final = -(2**63)
+"""Where a listing begins: below every row number that somebody may have written by hand."""
 
 
 class Slice(NamedTuple):
@@ -65,6 +69,14 @@ def key_cells(kind: Kind, key: str) -> tuple[str | None, ...]:
     if kind is not Kind.EVAL:
         return (key,)
     identity = parse_eval_key(key)
+    if eval_key(*_fields(identity)) != key:
+        # The same columns, spelled otherwise: it would live in another slot than the entry it names.
+        message = f"not the key of an evaluation as it is written: {key[:80]!r}"
+        raise ValueError(message)
+    return _fields(identity)
+
+
+def _fields(identity: EvalIdentity) -> tuple[str, str, str, str | None]:
     return (identity.model_id, identity.task_id, identity.backend_type, identity.kwargs_hash)
 
 
@@ -85,7 +97,8 @@ def select_values(connection: sqlite3.Connection, kind: Kind, keys: Sequence[str
             if row is not None and _sound(kind, key, bytes_of(row[0]), row[1]):
                 found[key] = bytes_of(row[0])
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a failing disk ends it by itself
+            connection.execute("ROLLBACK")
     return found
 
 
@@ -122,11 +135,14 @@ def select_page(
     page: list[DatasetRow | ModelRow | EvalRow] = []
     size = 0
     try:
+        last = after
         for cells in cursor:
-            page.append(listed_row(kind, cells))
             size += sum(len(cell) for cell in cells if isinstance(cell, bytes))
-            if len(page) >= rows_max or size >= size_bytes:
-                return ListingPage(page, cells[0])
+            # Ends before the row that would be too much: with it, the page might not fit into a frame.
+            if page and (len(page) >= rows_max or size > size_bytes):
+                return ListingPage(page, last)
+            page.append(listed_row(kind, cells))
+            last = cells[0]
     finally:
         cursor.close()
     return ListingPage(page, None)

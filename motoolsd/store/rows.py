@@ -65,7 +65,8 @@ def key_of(kind: Kind, cells: Sequence[Cell]) -> str:
     """The key of a row from its key columns."""
     if kind is Kind.EVAL:
         model_id, task_id, backend_type, kwargs_hash = cells
-        return eval_key(text_of(model_id), text_of(task_id), text_of(backend_type), optional_text(kwargs_hash))
+        # An empty hash counts as NULL, as it does in the unique index and in every statement.
+        return eval_key(text_of(model_id), text_of(task_id), text_of(backend_type), optional_text(kwargs_hash) or None)
     return text_of(cells[0])
 
 

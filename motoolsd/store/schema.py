@@ -24,9 +24,12 @@ OLD_TABLES: Final[dict[str, frozenset[str]]] = {
 VERSION_0: Final = (
     "CREATE TABLE IF NOT EXISTS dataset_files (dataset_hash TEXT PRIMARY KEY, file_id TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS trained_models (cache_key TEXT PRIMARY KEY, model_id TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS eval_results (id INTEGER PRIMARY KEY AUTOINCREMENT, model_id TEXT NOT NULL,"
-    " task_id TEXT NOT NULL, backend_type TEXT NOT NULL, log_file_path TEXT NOT NULL, inspect_kwargs_hash TEXT,"
-    " created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, UNIQUE(model_id, task_id, backend_type, inspect_kwargs_hash))",
+    (
+        "CREATE TABLE IF NOT EXISTS eval_results (id INTEGER PRIMARY KEY AUTOINCREMENT, model_id TEXT NOT NULL,"
+        " task_id TEXT NOT NULL, backend_type TEXT NOT NULL, log_file_path TEXT NOT NULL, inspect_kwargs_hash TEXT,"
+        " created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP,"
+        " UNIQUE(model_id, task_id, backend_type, inspect_kwargs_hash))"
+    ),
 )
 """What the older package made; whatever of it is missing is added."""
 
@@ -39,10 +42,33 @@ _COMMON_COLUMNS: Final = (
     "pinned INTEGER NOT NULL DEFAULT 0",
     "checksum INTEGER",
 )
+_NEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "dataset_files": ("created_at TIMESTAMP", *_COMMON_COLUMNS),
+    "trained_models": (
+        "dataset_hash TEXT",
+        "config TEXT",
+        "backend_type TEXT",
+        "created_at TIMESTAMP",
+        *_COMMON_COLUMNS,
+    ),
+    "eval_results": ("inspect_kwargs TEXT", *_COMMON_COLUMNS),
+}
+_REPLY_COLUMNS: Final = ("client BLOB NOT NULL", "number INTEGER NOT NULL", "reply BLOB NOT NULL")
 
 
-def _add_columns(table: str, *columns: str) -> tuple[str, ...]:
-    return tuple(f"ALTER TABLE {table} ADD COLUMN {column}" for column in columns)
+def _names(columns: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(column.split()[0] for column in columns)
+
+
+TABLES_NOW: Final[dict[str, frozenset[str]]] = {
+    **{table: columns | _names(_NEW_COLUMNS[table]) for table, columns in OLD_TABLES.items()},
+    "motoolsd_replies": _names(_REPLY_COLUMNS) | {"applied_at"},
+}
+"""Every table of `SCHEMA_VERSION`, and the columns each must have: a version number alone proves nothing."""
+
+
+def _add_columns(table: str) -> tuple[str, ...]:
+    return tuple(f"ALTER TABLE {table} ADD COLUMN {column}" for column in _NEW_COLUMNS[table])
 
 
 def _forget_checksum(table: str, *columns: str) -> str:
@@ -65,26 +91,30 @@ def _stamp_creation(table: str) -> str:
 
 VERSION_1: Final = (
     # The old UNIQUE never conflicted over a NULL inspect_kwargs_hash, so the same evaluation may stand there several
-    # times, and the oldest answered. The newest is what the user stored last.
-    "DELETE FROM eval_results WHERE id NOT IN (SELECT max(id) FROM eval_results"
-    " GROUP BY model_id, task_id, backend_type, inspect_kwargs_hash)",
-    "CREATE UNIQUE INDEX eval_results_identity"
-    " ON eval_results (model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, ''))",
-    *_add_columns("dataset_files", "created_at TIMESTAMP", *_COMMON_COLUMNS),
-    *_add_columns(
-        "trained_models", "dataset_hash TEXT", "config TEXT", "backend_type TEXT", "created_at TIMESTAMP", *_COMMON_COLUMNS
+    # times, and the oldest answered. The newest is what the user stored last. An empty hash is nobody's hash: it
+    # counts as NULL, here as in every lookup.
+    (
+        "DELETE FROM eval_results WHERE id NOT IN (SELECT max(id) FROM eval_results"
+        " GROUP BY model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, ''))"
     ),
-    *_add_columns("eval_results", "inspect_kwargs TEXT", *_COMMON_COLUMNS),
+    (
+        "CREATE UNIQUE INDEX eval_results_identity"
+        " ON eval_results (model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, ''))"
+    ),
+    *_add_columns("dataset_files"),
+    *_add_columns("trained_models"),
+    *_add_columns("eval_results"),
     _forget_checksum("dataset_files", "dataset_hash", "file_id"),
     _forget_checksum("trained_models", "cache_key", "model_id"),
-    _forget_checksum(
-        "eval_results", "model_id", "task_id", "backend_type", "inspect_kwargs_hash", "log_file_path"
-    ),
+    _forget_checksum("eval_results", "model_id", "task_id", "backend_type", "inspect_kwargs_hash", "log_file_path"),
     _stamp_creation("dataset_files"),
     _stamp_creation("trained_models"),
+    _stamp_creation("eval_results"),
     # Replies to writes, so that a retry is applied once and answered alike.
-    "CREATE TABLE motoolsd_replies (client BLOB NOT NULL, number INTEGER NOT NULL, reply BLOB NOT NULL,"
-    " applied_at TIMESTAMP NOT NULL, PRIMARY KEY (client, number)) WITHOUT ROWID",
+    (
+        f"CREATE TABLE motoolsd_replies ({', '.join(_REPLY_COLUMNS)}, applied_at TIMESTAMP NOT NULL,"
+        " PRIMARY KEY (client, number)) WITHOUT ROWID"
+    ),
 )
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1}

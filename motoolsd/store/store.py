@@ -6,6 +6,7 @@ Invariant: every method is one hop into one connection's thread; only the writer
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,11 +15,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from motoolsd.core.errors import RequestError
 from motoolsd.store import reads, writes
 from motoolsd.store.connection import Connection, open_connection
 from motoolsd.store.reads import Filter, ListingPage, Slice
 from motoolsd.store.writes import BatchItem, Outcome
 from motoolsd.wire.keys import Kind
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +39,9 @@ class Store:
         self._database = database
         self._synchronous = synchronous
         self._writer: Connection | None = None
-        self._data_version = 0
+        # One task at a time: a connection must not be replaced while a call is on its way to it.
+        self._writer_lock = anyio.Lock(fast_acquire=True)
+        self._data_version: int | None = None
         self._writer_stack = AsyncExitStack()
         self._idle_readers: MemoryObjectReceiveStream[Connection]
         self._returned_readers: MemoryObjectSendStream[Connection]
@@ -64,6 +70,7 @@ class Store:
         It must be asked on the writer's connection: on any other, the number moves with our own commits.
         """
         version = await self._write(_read_data_version)
+        # Unknown after the writer was replaced: what happened meanwhile was not watched, so it counts as a change.
         is_changed = version != self._data_version
         self._data_version = version
         return is_changed
@@ -73,18 +80,22 @@ class Store:
         await self._write(_checkpoint, "TRUNCATE" if truncate else "PASSIVE")
 
     async def set_durability(self, synchronous: str) -> None:
-        """Change `PRAGMA synchronous` from the next transaction on."""
-        self._synchronous = synchronous
+        """Change `PRAGMA synchronous` from the next transaction on; it takes its turn with the commits.
+
+        Raises:
+            RequestError: it could not be changed; the old one stands.
+        """
         await self._write(_set_synchronous, synchronous)
+        self._synchronous = synchronous
 
     async def reopen_writer(self) -> None:
-        """Replace the writing connection after a commit of unknown outcome: its state is not to be trusted."""
-        await self._writer_stack.aclose()
-        self._writer = None
-        self._writer_stack = AsyncExitStack()
-        opened = open_connection(self._database, read_only=False, synchronous=self._synchronous)
-        self._writer = await self._writer_stack.enter_async_context(opened)
-        self._data_version = await self._writer.call(_read_data_version)
+        """Replace the writing connection after a commit of unknown outcome: its state is not to be trusted.
+
+        Raises:
+            RequestError: it cannot be opened; the next write tries again.
+        """
+        async with self._writer_lock:
+            await self._open_writer()
 
     async def values(self, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that have a row."""
@@ -105,10 +116,20 @@ class Store:
     async def _write(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        if self._writer is None:
-            await self.reopen_writer()
-        assert self._writer is not None, "reopen_writer sets it or raises"
-        return await self._writer.call(function, *args, **kwargs)
+        async with self._writer_lock:
+            writer = self._writer or await self._open_writer()
+            return await writer.call(function, *args, **kwargs)
+
+    async def _open_writer(self) -> Connection:
+        self._data_version = None
+        try:
+            await self._close_writer()
+        except RequestError as error:
+            # It was given up because it does not work; that it cannot be closed either stops nothing.
+            logger.warning("the old writing connection was not closed cleanly: %s", error.message)
+        opened = open_connection(self._database, read_only=False, synchronous=self._synchronous)
+        self._writer = await self._writer_stack.enter_async_context(opened)
+        return self._writer
 
     async def _read(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -124,8 +145,9 @@ class Store:
         self._returned_readers.send_nowait(reader)
 
     async def _close_writer(self) -> None:
-        await self._writer_stack.aclose()
         self._writer = None
+        stack, self._writer_stack = self._writer_stack, AsyncExitStack()
+        await stack.aclose()
 
 
 @asynccontextmanager
@@ -141,7 +163,7 @@ async def open_store(database: str, *, synchronous: str) -> AsyncIterator[Store]
     """
     store = Store(database, synchronous)
     try:
-        await store.reopen_writer()
+        await store.changed_outside()  # opens the writer, and remembers what it finds
         async with AsyncExitStack() as readers:
             for _ in range(READERS):
                 reader = await readers.enter_async_context(open_connection(database, read_only=True))
@@ -155,8 +177,12 @@ async def open_store(database: str, *, synchronous: str) -> AsyncIterator[Store]
 async def _close(store: Store) -> None:
     try:
         await store.checkpoint(truncate=True)
-    finally:
         await store._close_writer()  # noqa: SLF001 - as above
+    except RequestError as error:
+        # Nothing is lost by it: the log stays beside the database, and the next start reads it.
+        logger.error("the write-ahead log was not emptied: %s", error.message)
+    finally:
+        await store._close_writer()  # noqa: SLF001 - again, if the first did not come so far
         store._returned_readers.close()  # noqa: SLF001
         store._idle_readers.close()  # noqa: SLF001
 

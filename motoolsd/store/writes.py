@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from motoolsd.core.checksums import row_checksum
-from motoolsd.core.errors import RequestError
+from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.store.failures import explain
 from motoolsd.store.reads import key_cells
 from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
@@ -26,6 +26,7 @@ from motoolsd.wire.messages import (
     PutDataset,
     PutEvals,
     PutModel,
+    RequestKey,
     Stored,
     WriteReply,
     WriteRequest,
@@ -101,7 +102,9 @@ class CommitUnknown(Exception):
         self.failure = failure
 
 
-def commit_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now: str, database: str) -> Sequence[Outcome]:
+def commit_batch(
+    connection: sqlite3.Connection, items: Sequence[BatchItem], now: str, database: str
+) -> Sequence[Outcome]:
     """Apply everything in one transaction.
 
     Returns:
@@ -111,28 +114,37 @@ def commit_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now
         CommitUnknown: COMMIT itself failed.
         sqlite3.Error: the transaction could not even begin; nothing was applied.
     """
-    connection.execute("BEGIN IMMEDIATE")
+    _begin(connection)
     try:
-        applied = [_apply(connection, item, now) for item in items]
-        _forget_replies(connection, items)
-    except sqlite3.Error:
+        outcomes = [_apply(connection, item, now) for item in items]
+        _forget_replies(connection, items, outcomes)
+    except BaseException as error:
+        _roll_back(connection)
+        if not isinstance(error, sqlite3.Error):
+            raise
         # One of them is at fault; which one shows when each has a transaction of its own. Too dear to be done always,
         # and savepoints would not do: a full disk ends the whole transaction.
-        _roll_back(connection)
         return [_commit_alone(connection, item, now, database) for item in items]
     _commit(connection, database)
-    return applied
+    return outcomes
 
 
 def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, database: str) -> Outcome:
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        applied = _apply(connection, item, now)
-    except sqlite3.Error as error:
+        _begin(connection)
+        outcome = _apply(connection, item, now)
+    except BaseException as error:
         _roll_back(connection)
+        if not isinstance(error, sqlite3.Error):
+            raise
         return explain(error, database)
     _commit(connection, database)
-    return applied
+    return outcome
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    _roll_back(connection)  # what a failed ROLLBACK left behind
+    connection.execute("BEGIN IMMEDIATE")
 
 
 def _commit(connection: sqlite3.Connection, database: str) -> None:
@@ -147,18 +159,28 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _apply(connection: sqlite3.Connection, item: BatchItem, now: str) -> Applied:
+def _apply(connection: sqlite3.Connection, item: BatchItem, now: str) -> Outcome:
     if isinstance(item, Usage):
         return _count_use(connection, item, now)
     request_key = item.request_key
-    if request_key.is_retry:
-        row = connection.execute(_FIND_REPLY, (request_key.client, request_key.number)).fetchone()
-        if row is not None:
-            return Applied(reply=_reply_decoder.decode(row[0]))
+    row = connection.execute(_FIND_REPLY, (request_key.client, request_key.number)).fetchone()
+    if row is not None:
+        return _answer_again(request_key, row[0])
     applied = _carry_out(connection, item, now)
     reply = _reply_encoder.encode(applied.reply)
     connection.execute(_STORE_REPLY, (request_key.client, request_key.number, reply, now))
     return applied
+
+
+def _answer_again(request_key: RequestKey, reply: bytes) -> Outcome:
+    """The stored reply for a retry; a new request must not have the number of an old one."""
+    if request_key.is_retry:
+        try:
+            return Applied(reply=_reply_decoder.decode(reply))
+        except msgspec.MsgspecError:
+            return StorageFailed("this request was applied before, but its stored reply is damaged")
+    message = f"request number {request_key.number} of this client was used before, and this is no retry of it"
+    return RequestError(message)
 
 
 def _carry_out(connection: sqlite3.Connection, item: WriteRequest, now: str) -> Applied:
@@ -175,10 +197,10 @@ def _carry_out(connection: sqlite3.Connection, item: WriteRequest, now: str) -> 
             return _clear_all(connection)
 
 
-def _forget_replies(connection: sqlite3.Connection, items: Sequence[BatchItem]) -> None:
+def _forget_replies(connection: sqlite3.Connection, items: Sequence[BatchItem], outcomes: Sequence[Outcome]) -> None:
     lowest: dict[bytes, int] = {}
-    for item in items:
-        if not isinstance(item, Usage):
+    for item, outcome in zip(items, outcomes, strict=True):
+        if not isinstance(item, Usage) and isinstance(outcome, Applied):
             key = item.request_key
             lowest[key.client] = max(key.lowest_open, lowest.get(key.client, 0))
     connection.executemany(_FORGET_REPLIES, lowest.items())
@@ -195,9 +217,7 @@ def _labels_json(item: Put) -> str | None:
 
 def _put_dataset(connection: sqlite3.Connection, item: PutDataset, now: str) -> Applied:
     checksum = row_checksum(item.dataset_hash, item.file_id)
-    connection.execute(
-        _PUT_DATASET, (item.dataset_hash, item.file_id, now, item.version, _labels_json(item), checksum)
-    )
+    connection.execute(_PUT_DATASET, (item.dataset_hash, item.file_id, now, item.version, _labels_json(item), checksum))
     return Applied(reply=Stored(), stored=[(Kind.DATASET, item.dataset_hash, item.file_id)])
 
 
@@ -233,10 +253,10 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
         count = connection.execute(f"DELETE FROM {TABLES[item.kind]}").rowcount
         return Applied(reply=Cleared(**{field: count}), emptied=(item.kind,))
     columns = ", ".join(KEY_COLUMNS[item.kind])
-    where = " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column, _ in conditions)
+    where = " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column, _ in map(_spelled, conditions))
     rows = connection.execute(
         f"DELETE FROM {TABLES[item.kind]} WHERE {where} RETURNING {columns}",
-        [msgspec.json.encode(wanted).decode() for _, wanted in conditions],
+        [msgspec.json.encode(wanted).decode() for _, wanted in map(_spelled, conditions)],
     ).fetchall()
     removed = [(item.kind, key_of(item.kind, cells)) for cells in rows]
     return Applied(reply=Cleared(**{field: len(rows)}), removed=removed)
@@ -246,6 +266,14 @@ def _conditions(item: Clear) -> list[tuple[str, list[str]]]:
     key_column = "dataset_hash" if item.kind is Kind.DATASET else "cache_key"
     wanted = ((key_column, item.keys), ("model_id", item.model_ids), ("task_id", item.task_ids))
     return [(column, values) for column, values in wanted if values is not None]
+
+
+def _spelled(condition: tuple[str, list[str]]) -> tuple[str, list[str]]:
+    """The condition in hexadecimal where a text holds a NUL: json_each would cut it there, and match another row."""
+    column, wanted = condition
+    if not any("\0" in text for text in wanted):
+        return condition
+    return f"hex({column})", [text.encode().hex().upper() for text in wanted]
 
 
 def _clear_all(connection: sqlite3.Connection) -> Applied:

@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 Stop = Callable[[str], None]
 
 
-async def run_ownership_watch(ownership: Ownership, clock: Clock, interval_s: float, stop: Stop) -> None:
-    """Stop the daemon when its directory or lock file is no longer what the path leads to."""
+async def run_ownership_watch(ownership: Ownership, clock: Clock, interval_s: float, abandon: Stop) -> None:
+    """Abandon the directory when it or the lock file is no longer what the path leads to."""
     while ownership.is_intact():
         await clock.sleep(interval_s)
-    stop("the cache directory or its lock file was removed or replaced")
+    abandon("the cache directory or its lock file was removed or replaced")
 
 
 async def run_edit_watch(engine: Engine, clock: Clock, interval_s: float) -> None:
@@ -35,8 +35,18 @@ async def run_edit_watch(engine: Engine, clock: Clock, interval_s: float) -> Non
             logger.error("cannot look for outside edits: %s", error.message)
 
 
-async def run_idle_watch(idle_s: Callable[[], float], clock: Clock, timeout_s: float, stop: Stop) -> None:
-    """Stop the daemon when nobody was connected for `timeout_s`."""
-    while (left_s := timeout_s - idle_s()) > 0:
-        await clock.sleep(max(left_s, min(1.0, timeout_s)))
-    stop(f"idle for {timeout_s:g} s")
+async def run_idle_watch(
+    idle_s: Callable[[], float], clock: Clock, timeout_s: Callable[[], float], interval_s: float, stop: Stop
+) -> None:
+    """Stop the daemon when nobody was connected for a while.
+
+    Args:
+        idle_s: seconds since the last connection ended; 0 while there is one.
+        clock: for the pauses.
+        timeout_s: how long is too long; asked at each look, because a reload may change it.
+        interval_s: at most this long between two looks.
+        stop: told the reason, once.
+    """
+    while (left_s := timeout_s() - idle_s()) > 0:
+        await clock.sleep(min(left_s, interval_s))
+    stop(f"idle for {timeout_s():g} s")

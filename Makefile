@@ -1,0 +1,70 @@
+# Two commands, each does all of its own set-up on a machine with only python3 and make:
+#
+#   make demo   a real sweep: eight worker processes share one cache
+#   make test   every check: ruff, mypy, import-linter, pytest
+#
+# Everything stays inside the checkout (.venv, .cache, build: git-ignored). Temporary files live in one short directory
+# under /tmp (a Unix socket's path ends at 107 bytes), which is removed when the command ends.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO_DIR := build/demo/.motools
+
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
+
+# Runs what follows with a TMPDIR of its own, removed on every way out.
+IN_SHORT_TMPDIR = tmp=$$(mktemp -d /tmp/mt.XXXXXX) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && \
+	trap 'exit 143' TERM && export TMPDIR="$$tmp" &&
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench clean
+
+help:
+	@echo 'make demo    run a real sweep: eight worker processes share one cache'
+	@echo 'make test    run every check: ruff, mypy, import-linter, pytest'
+	@echo 'make bench   measure against the older way'
+	@echo 'make clean   remove what the commands above made'
+
+demo: $(VENV)/.ready-demo
+	@rm -rf build/demo
+	@echo 'A sweep in a fresh directory: each configuration is wanted by two workers.'
+	@$(IN_SHORT_TMPDIR) $(PY) -m examples.sweep --cache-dir $(DEMO_DIR)
+	@echo
+	@echo 'The same sweep again, on the same directory: all hits.'
+	@$(IN_SHORT_TMPDIR) $(PY) -m examples.sweep --cache-dir $(DEMO_DIR)
+
+test: $(VENV)/.ready-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter
+	@mkdir -p .cache/coverage && rm -f .cache/coverage/data*
+	$(IN_SHORT_TMPDIR) $(PY) -m pytest --cov --cov-report=term
+
+bench: $(VENV)/.ready-test
+	@$(IN_SHORT_TMPDIR) $(PY) -m bench
+
+clean:
+	rm -rf $(VENV) .cache build dist .coverage .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are as old as the pyproject.toml they were installed from.
+$(VENV)/.ready-demo: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[dev,demo]'
+	@touch $@ $(VENV)/.ready-demo
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'motoolsd needs Python 3.11 or newer. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv' >&2; \
+	  exit 1; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,78 @@
+"""The cache that many training and evaluation jobs of one machine share.
+
+Layer: motools.cache. Imports motoolsd.wire and nothing of motools outside its own folder, so that the folder can stand
+in for the older package's.
+Invariant: importing it loads no event loop, no SQLite and no terminal library; each name is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from motoolsd.wire.version import __version__
+
+if TYPE_CHECKING:
+    from motools.cache.base import CacheBackend as CacheBackend
+    from motools.cache.cache import Cache as Cache
+    from motools.cache.cache import SQLiteCache as SQLiteCache
+    from motools.cache.entries import CacheStats as CacheStats
+    from motools.cache.entries import DatasetEntry as DatasetEntry
+    from motools.cache.entries import EvalEntry as EvalEntry
+    from motools.cache.entries import EvalHits as EvalHits
+    from motools.cache.entries import ModelEntry as ModelEntry
+    from motools.cache.errors import CacheDirectoryMissing as CacheDirectoryMissing
+    from motools.cache.errors import CacheError as CacheError
+    from motools.cache.errors import CacheProtocolError as CacheProtocolError
+    from motools.cache.errors import CacheRequestError as CacheRequestError
+    from motools.cache.errors import CacheUnavailable as CacheUnavailable
+    from motools.cache.errors import ConnectionLost as ConnectionLost
+    from motools.cache.errors import CorruptDatabase as CorruptDatabase
+    from motools.cache.errors import DaemonBusy as DaemonBusy
+    from motools.cache.errors import DaemonNotRunning as DaemonNotRunning
+    from motools.cache.errors import PeerRefused as PeerRefused
+    from motools.cache.errors import SchemaTooNew as SchemaTooNew
+    from motools.cache.errors import StorageFailed as StorageFailed
+    from motools.cache.errors import UncacheableConfigError as UncacheableConfigError
+    from motools.cache.errors import UnknownOperation as UnknownOperation
+    from motools.cache.errors import UnsupportedFilesystem as UnsupportedFilesystem
+    from motools.cache.errors import VersionMismatch as VersionMismatch
+    from motools.cache.keys import hash_content as hash_content
+    from motools.cache.keys import hash_dict as hash_dict
+    from motools.cache.keys import make_eval_cache_key as make_eval_cache_key
+    from motools.cache.keys import make_model_cache_key as make_model_cache_key
+    from motools.cache.memory import InMemoryCache as InMemoryCache
+    from motools.cache.sync import SyncCache as SyncCache
+    from motools.cache.utils import CacheUtils as CacheUtils
+
+_MODULES = {
+    "base": "CacheBackend",
+    "cache": "Cache SQLiteCache",
+    "entries": "CacheStats DatasetEntry EvalEntry EvalHits ModelEntry",
+    "errors": "CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable ConnectionLost"
+    " CorruptDatabase DaemonBusy DaemonNotRunning PeerRefused SchemaTooNew StorageFailed UncacheableConfigError"
+    " UnknownOperation UnsupportedFilesystem VersionMismatch",
+    "keys": "hash_content hash_dict make_eval_cache_key make_model_cache_key",
+    "memory": "InMemoryCache",
+    "sync": "SyncCache",
+    "utils": "CacheUtils",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - the names are texts
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name's module when the name is first used."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """What can be used, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,106 @@
+"""CacheBackend: what every cache can do.
+
+Layer: motools.cache. Imports entries.
+Invariant: `Cache` and `InMemoryCache` fulfil it as it stands; `SyncCache` has the same names, and waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+
+
+@runtime_checkable
+class CacheBackend(Protocol):
+    """Lookups, writes and introspection of a cache. What each method promises stands at `Cache`."""
+
+    async def get_file_id(self, dataset_hash: str) -> str | None:
+        """The file id of a dataset, or None."""
+        ...
+
+    async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
+        """Remember the file id of a dataset."""
+        ...
+
+    async def get_model_id(
+        self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
+    ) -> str | None:
+        """The id of a trained model, or None."""
+        ...
+
+    async def set_model_id(
+        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+    ) -> None:
+        """Remember a trained model."""
+        ...
+
+    async def get_eval_log_paths(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> dict[str, str] | None:
+        """The logs of all tasks, or None if one of them is missing."""
+        ...
+
+    async def set_eval_log_paths(
+        self,
+        model_id: str,
+        task_log_paths: Mapping[str, str | os.PathLike[str]],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember the logs of a model's evaluations."""
+        ...
+
+    async def get_evals(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> EvalHits:
+        """Which of the tasks are cached, and which are missing."""
+        ...
+
+    async def list_datasets(self) -> list[DatasetEntry]:
+        """All datasets."""
+        ...
+
+    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
+        """All models, or those with one id."""
+        ...
+
+    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
+        """All evaluations, or those of one model, one task, or both."""
+        ...
+
+    async def get_stats(self) -> CacheStats:
+        """Counts and total size."""
+        ...
+
+    async def get_size_breakdown(self) -> dict[str, int]:
+        """Bytes of each category."""
+        ...
+
+    async def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
+        """Remove some datasets, or all."""
+        ...
+
+    async def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
+        """Remove some models, or all."""
+        ...
+
+    async def clear_evals(
+        self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None
+    ) -> int:
+        """Remove the evaluations that match both lists, or all."""
+        ...
+
+    async def clear_all(self) -> dict[str, int]:
+        """Remove everything."""
+        ...

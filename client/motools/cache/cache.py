@@ -1,0 +1,265 @@
+"""Cache: the cache for asyncio and trio.
+
+Layer: motools.cache. Imports calls, client, launch, multiplex and recovery.
+Invariant: no background task, and no state of one event loop is used under another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from motools.cache import calls
+from motools.cache.calls import Call
+from motools.cache.client import Client
+from motools.cache.clock import monotonic_s
+from motools.cache.connection import checked
+from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError, DaemonNotRunning
+from motools.cache.launch import Launch
+from motools.cache.multiplex import MultiplexedConnection
+from motools.cache.recovery import Recovery, is_outdated, no_answer
+from motoolsd.wire.messages import Drain, RequestKey, Size, Status
+
+T = TypeVar("T")
+
+
+class Cache(Client):
+    """A cache directory, through its daemon, under asyncio or trio.
+
+    Concurrency: any number of tasks may use one instance at the same time, over one connection. One thread only:
+    the first that uses it; a second one gets RuntimeError. Under a new event loop (older code shares an instance over
+    several `asyncio.run`) it connects anew.
+
+    Cancellation: a call that is cancelled leaves at once; a write may be applied all the same.
+
+    Resources: connects on first use. `aclose` or an `async with` block lets go of the connection; a cache that is
+    forgotten is closed when it is collected.
+
+    Errors: `CacheError` and nothing else; see `motools.cache.errors`.
+    """
+
+    _connection: MultiplexedConnection | None = None
+    _connecting: anyio.Lock
+    _token: object
+    _thread: int | None
+    _is_closed = False
+
+    async def __aenter__(self) -> Cache:
+        """Use it in an `async with` block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        self._is_closed = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # The older package's names.
+
+    async def get_file_id(self, dataset_hash: str) -> str | None:
+        """The file id of a dataset, or None."""
+        return await self._call(calls.get_file_id(dataset_hash))
+
+    async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
+        """Remember the file id of a dataset; on disk when this returns."""
+        await self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
+
+    async def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
+        """The id of the model trained from this dataset with this configuration, or None."""
+        return await self._call(calls.get_model_id(dataset_hash, config, backend_type))
+
+    async def set_model_id(
+        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+    ) -> None:
+        """Remember a trained model; on disk when this returns."""
+        await self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
+
+    async def get_eval_log_paths(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> dict[str, str] | None:
+        """The log of each task, or None if one of them is missing."""
+        return await self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
+
+    async def set_eval_log_paths(
+        self,
+        model_id: str,
+        task_log_paths: Mapping[str, str | os.PathLike[str]],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember the logs of a model's evaluations, all or none; on disk when this returns."""
+        await self._call(
+            calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs)
+        )
+
+    # Beyond them.
+
+    async def get_evals(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> EvalHits:
+        """Which of the tasks are cached, and which are missing."""
+        return await self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+
+    async def list_datasets(self) -> list[DatasetEntry]:
+        """All datasets, in the order in which they were first stored."""
+        return await self._call(calls.list_datasets())
+
+    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
+        """All models, or those with one id, in the order in which they were first stored."""
+        return await self._call(calls.list_models(model_id))
+
+    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
+        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
+        return await self._call(calls.list_evals(model_id, task_id))
+
+    async def get_stats(self) -> CacheStats:
+        """How many entries there are, and the bytes that everything takes."""
+        return await self._call(calls.get_stats())
+
+    async def get_size_breakdown(self) -> dict[str, int]:
+        """Bytes of `datasets`, `runs`, `evals` and `database`."""
+        return await self._call(calls.get_size_breakdown())
+
+    async def get_sizes(self) -> dict[str, Size]:
+        """The same with the bytes allocated on disk."""
+        return await self._call(calls.get_sizes())
+
+    async def get_status(self) -> Status:
+        """What the daemon says of itself."""
+        return await self._call(calls.get_status())
+
+    async def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
+        """Remove some datasets, or all; how many were removed."""
+        return await self._call(calls.clear_datasets(dataset_hashes))
+
+    async def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
+        """Remove the models with these ids, or all; how many were removed."""
+        return await self._call(calls.clear_models(model_ids))
+
+    async def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
+        """Remove the evaluations that match both lists, or all; how many were removed."""
+        return await self._call(calls.clear_evals(model_ids, task_ids))
+
+    async def clear_all(self) -> dict[str, int]:
+        """Remove everything, in one transaction; how many of each kind were removed."""
+        return await self._call(calls.clear_all())
+
+    # How a call is carried out.
+
+    async def _call(self, call: Call[T]) -> T:
+        self._check_context()
+        try:
+            return await self._carry_out(call)
+        except UNAVAILABLE as error:
+            return self._fall_back(call, error)
+
+    async def _carry_out(self, call: Call[T]) -> T:
+        recovery = Recovery(self._timeout_s, monotonic_s(), is_write=call.is_write)
+        key = self._keys.new() if call.is_write else None
+        try:
+            while True:
+                try:
+                    return await self._attempt_within(call, key, recovery.left_s(monotonic_s()))
+                except CacheError as error:
+                    pause_s = recovery.after(error, monotonic_s())
+                await anyio.sleep(pause_s)
+                if key is not None:
+                    key = self._keys.retry(key)
+        finally:
+            if key is not None:
+                self._keys.done(key)
+
+    async def _attempt_within(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
+        with anyio.move_on_after(left_s):
+            return await self._attempt(call, key, left_s)
+        raise no_answer(self._timeout_s, outcome_known=not call.is_write)
+
+    async def _attempt(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connect(left_s)
+        request = call.make(key)
+        if call.is_stream:
+            return call.decode([checked(page) async for page in connection.stream(request)])
+        return call.decode(checked(await connection.exchange(request)))
+
+    async def _connect(self, left_s: float) -> MultiplexedConnection:
+        async with self._connecting:
+            if self._is_closed:
+                raise CacheRequestError(f"{self!r} is closed")
+            if self._connection is not None and self._connection.is_open:
+                return self._connection
+            launch = Launch(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
+            try:
+                connected = await anyio.to_thread.run_sync(launch.run, abandon_on_cancel=True)
+            except BaseException:
+                launch.abandon()
+                raise
+            connection = MultiplexedConnection(connected)
+            try:
+                await connection.greet()
+                await self._upgrade(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+            return connection
+
+    async def _upgrade(self, connection: MultiplexedConnection) -> None:
+        if self._autostart and is_outdated(connection.peer):
+            await connection.exchange(Drain(reason=f"an upgrade from {connection.peer.version}"))
+            raise DaemonNotRunning("the daemon of an older version makes room for a new one")
+
+    def _check_context(self) -> None:
+        """One thread, and one event loop at a time.
+
+        Raises:
+            RuntimeError: this is a second thread.
+        """
+        thread = threading.get_ident()
+        if self._thread is None:
+            self._thread = thread
+        elif self._thread != thread:
+            message = f"{self!r} belongs to another thread: give each thread its own Cache, or use SyncCache"
+            raise RuntimeError(message)
+        token = anyio.lowlevel.current_token()
+        if token != self._token:
+            self._drop_connection()
+            self._token = token
+            self._connecting = anyio.Lock()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+
+    def _start_fresh(self) -> None:
+        self._token = None
+        self._thread = None
+
+
+SQLiteCache = Cache
+"""The older package's name."""

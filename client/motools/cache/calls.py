@@ -1,0 +1,371 @@
+"""The one table of calls: what each method asks, and what its reply means.
+
+Layer: motools.cache. Imports entries, errors, keys and motoolsd.wire.
+Invariant: the blocking and the async client differ in how they wait, and in nothing else. Arguments are checked here,
+before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from motools.cache.entries import (
+    CacheStats,
+    DatasetEntry,
+    EvalEntry,
+    EvalHits,
+    ModelEntry,
+    dataset_entry,
+    eval_entry,
+    model_entry,
+    text_of,
+)
+from motools.cache.errors import CacheRequestError
+from motools.cache.keys import canonical_json
+from motoolsd.wire import messages as m
+from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
+
+T = TypeVar("T")
+
+RAISES: Final = object()
+"""The fallback of calls that have none: they raise, whatever `on_unavailable` says."""
+
+
+class Call(Generic[T]):
+    """A question to the daemon.
+
+    Attributes:
+        make: the request; writes are given the key under which they may be repeated.
+        decode: the result, from the reply; from all pages, where the reply is a stream.
+        is_write: whether it changes something.
+        is_stream: whether the reply comes in pages.
+        fallback: the result with `on_unavailable="miss"` when there is no daemon.
+    """
+
+    __slots__ = ("decode", "fallback", "is_stream", "is_write", "make")
+
+    def __init__(
+        self,
+        make: Callable[[Any], m.Request],
+        decode: Callable[[Any], T],
+        *,
+        fallback: Any = RAISES,
+        is_write: bool = False,
+        is_stream: bool = False,
+    ) -> None:
+        """Put together by the functions below."""
+        self.make = make
+        self.decode = decode
+        self.fallback = fallback
+        self.is_write = is_write
+        self.is_stream = is_stream
+
+
+class Provenance:
+    """What a client adds to everything that it stores."""
+
+    __slots__ = ("labels", "version")
+
+    def __init__(self, labels: Mapping[str, str] | None, version: str | None) -> None:
+        """Check both.
+
+        Raises:
+            CacheRequestError: a label is no text.
+        """
+        self.labels = {text(name, "a label's name"): text(value, f"label {name}") for name, value in (labels or {}).items()}
+        self.version = None if version is None else text(version, "version")
+
+
+def text(value: object, what: str) -> str:
+    """A key, id or name as it may be sent.
+
+    Raises:
+        CacheRequestError: it is no text, empty, too long, or holds half a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
+    if not value:
+        raise CacheRequestError(f"{what} is empty")
+    if len(value) > m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
+    return value
+
+
+def value_bytes(value: object, what: str) -> bytes:
+    """A value or a path as it is sent; file names that are no UTF-8 included.
+
+    Raises:
+        CacheRequestError: it is neither text nor a path, empty, or too long.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
+    try:
+        encoded = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
+    if not 0 < len(encoded) <= m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is empty" if not encoded else f"{what} is longer than {m.TEXT_SIZE_MAX} bytes")
+    return encoded
+
+
+def texts(values: object, what: str) -> list[str]:
+    """Several ids; one bare text is a mistake that would ask for its letters.
+
+    Raises:
+        CacheRequestError: they are no list of texts.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise CacheRequestError(f"{what} must be a list of texts, not {type(values).__name__}")
+    return [text(value, f"each of {what}") for value in values]
+
+
+def _optional_texts(values: object, what: str) -> list[str] | None:
+    return None if values is None else texts(values, what)
+
+
+def _json_bytes(value: object, what: str) -> bytes:
+    encoded = canonical_json(value, what).encode()
+    if len(encoded) > m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} bytes as JSON")
+    return encoded
+
+
+def _kwargs(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
+    """The arguments as JSON, and their hash; none at all is the same as None, as it always was."""
+    if not inspect_kwargs:
+        return None, None
+    encoded = _json_bytes(inspect_kwargs, "inspect_kwargs")
+    return encoded, json_hash(encoded.decode())
+
+
+def _nothing(_reply: object) -> None:
+    return None
+
+
+# Lookups.
+
+
+def _lookup(kind: Kind, key: str) -> Call[str | None]:
+    request = m.Lookup(kind=kind, keys=[key])
+
+    def decode(reply: m.Found) -> str | None:
+        value = reply.values[0]
+        return None if value is None else text_of(value)
+
+    return Call(lambda _: request, decode, fallback=None)
+
+
+def get_file_id(dataset_hash: str) -> Call[str | None]:
+    """The file id of a dataset."""
+    return _lookup(Kind.DATASET, text(dataset_hash, "dataset_hash"))
+
+
+def get_model_id(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> Call[str | None]:
+    """The id of a trained model."""
+    return _lookup(Kind.MODEL, _model_key(dataset_hash, config, backend_type))
+
+
+def _model_key(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> str:
+    checked = text(dataset_hash, "dataset_hash"), canonical_json(config, "config"), text(backend_type, "backend_type")
+    return model_key(*checked)
+
+
+def get_evals(
+    model_id: str, task_ids: Sequence[str], backend_type: str, inspect_kwargs: Mapping[str, Any] | None
+) -> Call[EvalHits]:
+    """Which evaluations are there, and which are not."""
+    tasks = list(dict.fromkeys(texts(task_ids, "task_ids")))
+    _, kwargs_hash = _kwargs(inspect_kwargs)
+    model, backend = text(model_id, "model_id"), text(backend_type, "backend_type")
+    if len(tasks) > m.KEYS_PER_REQUEST_MAX:
+        raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_ids in one call")
+    request = m.Lookup(kind=Kind.EVAL, keys=[eval_key(model, task, backend, kwargs_hash) for task in tasks])
+
+    def decode(reply: m.Found) -> EvalHits:
+        pairs = list(zip(tasks, reply.values, strict=True))
+        found = {task: text_of(path) for task, path in pairs if path is not None}
+        return EvalHits(found, [task for task, path in pairs if path is None])
+
+    return Call(lambda _: request, decode, fallback=EvalHits({}, tasks))
+
+
+def get_eval_log_paths(
+    model_id: str, task_ids: Sequence[str], backend_type: str, inspect_kwargs: Mapping[str, Any] | None
+) -> Call[dict[str, str] | None]:
+    """The logs of all tasks, or None if one of them is missing."""
+    hits = get_evals(model_id, task_ids, backend_type, inspect_kwargs)
+
+    def decode(reply: m.Found) -> dict[str, str] | None:
+        result = hits.decode(reply)
+        return None if result.missing else result.found
+
+    return Call(hits.make, decode, fallback=None)
+
+
+# Writes.
+
+
+def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str) -> Call[None]:
+    """Remember a dataset's file id."""
+    key, value = text(dataset_hash, "dataset_hash"), value_bytes(file_id, "file_id")
+
+    def make(request_key: m.RequestKey) -> m.Request:
+        return m.PutDataset(
+            request_key=request_key,
+            labels=provenance.labels,
+            version=provenance.version,
+            dataset_hash=key,
+            file_id=value,
+        )
+
+    return Call(make, _nothing, fallback=None, is_write=True)
+
+
+def set_model_id(
+    provenance: Provenance, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str
+) -> Call[None]:
+    """Remember a trained model."""
+    dataset, backend = text(dataset_hash, "dataset_hash"), text(backend_type, "backend_type")
+    config_json, value = _json_bytes(config, "config"), value_bytes(model_id, "model_id")
+
+    def make(request_key: m.RequestKey) -> m.Request:
+        return m.PutModel(
+            request_key=request_key,
+            labels=provenance.labels,
+            version=provenance.version,
+            dataset_hash=dataset,
+            config=config_json,
+            backend_type=backend,
+            model_id=value,
+        )
+
+    return Call(make, _nothing, fallback=None, is_write=True)
+
+
+def set_eval_log_paths(
+    provenance: Provenance,
+    model_id: str,
+    task_log_paths: Mapping[str, str | os.PathLike[str]],
+    backend_type: str,
+    inspect_kwargs: Mapping[str, Any] | None,
+) -> Call[None]:
+    """Remember the logs of a model's evaluations."""
+    if not isinstance(task_log_paths, Mapping):
+        raise CacheRequestError(f"task_log_paths must map task ids to paths, not {type(task_log_paths).__name__}")
+    model, backend = text(model_id, "model_id"), text(backend_type, "backend_type")
+    logs = {text(task, "task id"): value_bytes(path, f"the log path of {task}") for task, path in task_log_paths.items()}
+    kwargs, _ = _kwargs(inspect_kwargs)
+    if len(logs) > m.KEYS_PER_REQUEST_MAX:
+        raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_log_paths in one call")
+
+    def make(request_key: m.RequestKey) -> m.Request:
+        return m.PutEvals(
+            request_key=request_key,
+            labels=provenance.labels,
+            version=provenance.version,
+            model_id=model,
+            backend_type=backend,
+            kwargs=kwargs,
+            logs=logs,
+        )
+
+    return Call(make, _nothing, fallback=None, is_write=True)
+
+
+# Introspection and clearing.
+
+
+def _listing(request: m.ListEntries, entry: Callable[[Any], T]) -> Call[list[T]]:
+    def decode(pages: list[m.EntryPage]) -> list[T]:
+        return [entry(row) for page in pages for row in page.items]
+
+    return Call(lambda _: request, decode, is_stream=True)
+
+
+def list_datasets() -> Call[list[DatasetEntry]]:
+    """All datasets, in the order in which they were first stored."""
+    return _listing(m.ListEntries(kind=Kind.DATASET), dataset_entry)
+
+
+def list_models(model_id: str | None) -> Call[list[ModelEntry]]:
+    """All models, or those with one id."""
+    return _listing(m.ListEntries(kind=Kind.MODEL, model_id=model_id), model_entry)
+
+
+def list_evals(model_id: str | None, task_id: str | None) -> Call[list[EvalEntry]]:
+    """All evaluations, or those of one model, one task, or both."""
+    return _listing(m.ListEntries(kind=Kind.EVAL, model_id=model_id, task_id=task_id), eval_entry)
+
+
+def get_stats() -> Call[CacheStats]:
+    """Counts and total size."""
+
+    def decode(reply: m.Stats) -> CacheStats:
+        return CacheStats(
+            num_datasets=reply.num_datasets,
+            num_models=reply.num_models,
+            num_evals=reply.num_evals,
+            total_size_bytes=reply.total_size_bytes,
+        )
+
+    return Call(lambda _: m.GetStats(), decode)
+
+
+def get_sizes() -> Call[dict[str, m.Size]]:
+    """Apparent and allocated bytes of each category."""
+    return Call(lambda _: m.GetSizes(), lambda reply: reply.categories)
+
+
+def get_size_breakdown() -> Call[dict[str, int]]:
+    """Apparent bytes of each category."""
+
+    def decode(reply: m.Sizes) -> dict[str, int]:
+        return {name: size.size_bytes for name, size in reply.categories.items()}
+
+    return Call(lambda _: m.GetSizes(), decode)
+
+
+def get_status() -> Call[m.Status]:
+    """What the daemon says of itself."""
+    return Call(lambda _: m.GetStatus(), lambda reply: reply)
+
+
+def _clearing(field: str, kind: Kind, **chosen: list[str] | None) -> Call[int]:
+    def make(request_key: m.RequestKey) -> m.Request:
+        return m.Clear(request_key=request_key, kind=kind, **chosen)
+
+    return Call(make, lambda reply: getattr(reply, field), is_write=True)
+
+
+def clear_datasets(dataset_hashes: Sequence[str] | None) -> Call[int]:
+    """Remove some datasets, or all."""
+    return _clearing("datasets", Kind.DATASET, keys=_optional_texts(dataset_hashes, "dataset_hashes"))
+
+
+def clear_models(model_ids: Sequence[str] | None) -> Call[int]:
+    """Remove some models, or all."""
+    return _clearing("models", Kind.MODEL, model_ids=_optional_texts(model_ids, "model_ids"))
+
+
+def clear_evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None) -> Call[int]:
+    """Remove the evaluations that match both lists, or all."""
+    chosen = {"model_ids": _optional_texts(model_ids, "model_ids"), "task_ids": _optional_texts(task_ids, "task_ids")}
+    return _clearing("evals", Kind.EVAL, **chosen)
+
+
+def clear_all() -> Call[dict[str, int]]:
+    """Remove everything."""
+
+    def decode(reply: m.Cleared) -> dict[str, int]:
+        return {"datasets": reply.datasets, "models": reply.models, "evals": reply.evals}
+
+    return Call(lambda key: m.ClearAll(request_key=key), decode, is_write=True)

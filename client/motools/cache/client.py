@@ -1,0 +1,127 @@
+"""What the blocking and the async client have in common: address, options, fallback, forks, pickling.
+
+Layer: motools.cache. Imports calls, errors, recovery and motoolsd.wire.
+Invariant: constructing a client does no I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from motools.cache.calls import RAISES, Call, Provenance
+from motools.cache.errors import CacheError, CacheRequestError
+from motools.cache.recovery import RequestKeys
+from motoolsd.wire.names import DATABASE
+
+T = TypeVar("T")
+
+OnUnavailable = Literal["raise", "miss"]
+TIMEOUT_S = 30.0
+
+
+class Client:
+    """An address and how to use it. `SyncCache` and `Cache` add the waiting."""
+
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str] = ".motools",
+        *,
+        autostart: bool = True,
+        timeout_s: float = TIMEOUT_S,
+        on_unavailable: OnUnavailable = "raise",
+        labels: Mapping[str, str] | None = None,
+        version: str | None = None,
+    ) -> None:
+        """Remember all of it; nothing is opened, made or started yet.
+
+        Args:
+            cache_dir: the cache directory. A relative path means what it means now, also after a change of the
+                working directory.
+            autostart: start a daemon where none runs, and make the directory where there is none.
+            timeout_s: bounds each whole call, with reconnects, the start of a daemon and retries inside it.
+            on_unavailable: `"raise"`, or `"miss"`: when the daemon cannot be had, lookups miss and writes are logged
+                and dropped, so that the cache never fails a job. Mistakes in the call itself raise all the same.
+            labels: stored with every entry that this client stores.
+            version: the same, one text: the version of the code that computed the value.
+
+        Raises:
+            CacheRequestError: an option makes no sense.
+        """
+        if on_unavailable not in ("raise", "miss"):
+            raise CacheRequestError(f'on_unavailable is "raise" or "miss", not {on_unavailable!r}')
+        if not timeout_s > 0:
+            raise CacheRequestError(f"timeout_s must be positive, not {timeout_s!r}")
+        self.cache_dir = Path(cache_dir)
+        self.db_path = self.cache_dir / DATABASE
+        self._directory = os.path.abspath(cache_dir)
+        self._autostart = autostart
+        self._creates = True
+        self._timeout_s = float(timeout_s)
+        self._on_unavailable: OnUnavailable = on_unavailable
+        self._provenance = Provenance(labels, version)
+        self._keys = RequestKeys()
+        self._start_fresh()
+        _clients.add(self)
+
+    def __repr__(self) -> str:
+        """The class and its directory."""
+        return f"{type(self).__name__}({str(self.cache_dir)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled client is its address and options; the copy connects for itself."""
+        options = {
+            "autostart": self._autostart,
+            "timeout_s": self._timeout_s,
+            "on_unavailable": self._on_unavailable,
+            "labels": self._provenance.labels,
+            "version": self._provenance.version,
+        }
+        return _unpickle, (type(self), self._directory, options)
+
+    def _fall_back(self, call: Call[T], error: CacheError) -> T:
+        """The result of a call that found no daemon.
+
+        Raises:
+            CacheError: the error itself, unless misses were asked for and the call can be one.
+        """
+        if self._on_unavailable != "miss" or call.fallback is RAISES:
+            raise error
+        import logging  # only when something is wrong: it is a third of this package's import time
+
+        action = "dropped a write" if call.is_write else "a lookup missed"
+        logging.getLogger("motools.cache").warning("%s, because the cache is unavailable: %s", action, error)
+        fallback: T = call.fallback
+        return fallback
+
+    def _start_fresh(self) -> None:
+        """Set up what belongs to one process: at construction, and again in a forked child."""
+        raise NotImplementedError
+
+    def _drop_connection(self) -> None:
+        """Close this process's end of the connection, if there is one."""
+        raise NotImplementedError
+
+    def _forget_after_fork(self) -> None:
+        """In a forked child: drop what belongs to the parent, whose connection stays open."""
+        self._drop_connection()
+        self._keys = RequestKeys()
+        self._start_fresh()
+
+
+def _unpickle(kind: type[Client], directory: str, options: dict[str, Any]) -> Client:
+    return kind(directory, **options)
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._forget_after_fork()  # noqa: SLF001 - the hook is this module's
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,134 @@
+"""What lookups and listings return.
+
+Layer: motools.cache. Imports motoolsd.wire.
+Invariant: the older package's fields keep their names; times are RFC 3339 UTC, sizes bytes, None is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from msgspec import Struct
+
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """What entries of every kind have."""
+
+    created_at: str | None = None
+    last_used_at: str | None = None
+    hits: int = 0
+    size_bytes: int | None = None
+    version: str | None = None
+    labels: dict[str, str] = {}
+    pinned: bool = False
+
+
+class DatasetEntry(Entry, frozen=True, kw_only=True):
+    """A dataset and its file id."""
+
+    dataset_hash: str
+    file_id: str
+
+
+class ModelEntry(Entry, frozen=True, kw_only=True):
+    """A trained model and what it was trained from; None where the older package stored only the key."""
+
+    cache_key: str
+    model_id: str
+    dataset_hash: str | None = None
+    config: dict[str, Any] | None = None
+    backend_type: str | None = None
+
+
+class EvalEntry(Entry, frozen=True, kw_only=True):
+    """An evaluation of a model on a task, and its log."""
+
+    id: int
+    model_id: str
+    task_id: str
+    backend_type: str
+    log_file_path: str
+    inspect_kwargs_hash: str | None = None
+    inspect_kwargs: dict[str, Any] | None = None
+
+
+class CacheStats(Struct, frozen=True, kw_only=True):
+    """How many entries there are, and the room that everything takes."""
+
+    num_datasets: int
+    num_models: int
+    num_evals: int
+    total_size_bytes: int
+
+
+class EvalHits(Struct, frozen=True):
+    """Which of the tasks asked for are cached.
+
+    Attributes:
+        found: task id -> path of its log.
+        missing: the other tasks, in the order in which they were asked for.
+    """
+
+    found: dict[str, str]
+    missing: list[str]
+
+
+def text_of(value: bytes) -> str:
+    """A value as text; bytes that are no UTF-8 (file names) survive the way there and back."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def dataset_entry(row: DatasetRow) -> DatasetEntry:
+    """A listed row as users see it."""
+    return DatasetEntry(dataset_hash=row.dataset_hash, file_id=text_of(row.value), **_common(row))
+
+
+def model_entry(row: ModelRow) -> ModelEntry:
+    """A listed row as users see it."""
+    return ModelEntry(
+        cache_key=row.cache_key,
+        model_id=text_of(row.value),
+        dataset_hash=row.dataset_hash,
+        config=_mapping(row.config),
+        backend_type=row.backend_type,
+        **_common(row),
+    )
+
+
+def eval_entry(row: EvalRow) -> EvalEntry:
+    """A listed row as users see it."""
+    return EvalEntry(
+        id=row.id,
+        model_id=row.model_id,
+        task_id=row.task_id,
+        backend_type=row.backend_type,
+        log_file_path=text_of(row.value),
+        inspect_kwargs_hash=row.kwargs_hash,
+        inspect_kwargs=_mapping(row.kwargs),
+        **_common(row),
+    )
+
+
+def _common(row: Row) -> dict[str, Any]:
+    return {
+        "created_at": row.created_at,
+        "last_used_at": row.last_used_at,
+        "hits": row.hits,
+        "size_bytes": row.size_bytes,
+        "version": row.version,
+        "labels": row.labels,
+        "pinned": row.pinned,
+    }
+
+
+def _mapping(text: bytes | None) -> Any:
+    """A stored JSON text as a value; None where there is none, or where somebody wrote something else by hand."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,102 @@
+"""What to do when a call fails on its way: retry, how soon, and with what to give up.
+
+Layer: motools.cache. Imports errors and motoolsd.wire.
+Invariant: no I/O and no clock; both transports decide by it, so that they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import os
+
+from motools.cache.errors import CacheError, CacheUnavailable, ConnectionLost, DaemonBusy, PeerRefused, StorageFailed
+from motoolsd.wire.messages import RequestKey, Welcome
+from motoolsd.wire.version import __version__, release
+
+PAUSE_FIRST_S = 0.005
+PAUSE_LAST_S = 0.25
+"""Between attempts: doubled from the first to the last."""
+
+
+class Recovery:
+    """One call's patience."""
+
+    def __init__(self, timeout_s: float, started_s: float, *, is_write: bool) -> None:
+        """Remember when the call began.
+
+        Args:
+            timeout_s: for the whole call, with reconnects and retries inside it.
+            started_s: on a monotonic clock.
+            is_write: whether an unknown outcome matters.
+        """
+        self._deadline_s = started_s + timeout_s
+        self._pause_s = PAUSE_FIRST_S
+        self._is_write = is_write
+        self._was_sent = False
+
+    def left_s(self, now_s: float) -> float:
+        """What is left of the time; never negative."""
+        return max(0.0, self._deadline_s - now_s)
+
+    def after(self, error: CacheError, now_s: float) -> float:
+        """Seconds to pause before the next attempt.
+
+        Raises:
+            CacheError: there is to be no next attempt: the error is final, or the time is over.
+        """
+        if not _is_passing(error):
+            raise error
+        self._was_sent = self._was_sent or not getattr(error, "outcome_known", True)
+        left_s = self.left_s(now_s)
+        if left_s <= 0:
+            raise self._last(error)
+        pause_s = min(self._pause_s, left_s)
+        self._pause_s = min(self._pause_s * 2, PAUSE_LAST_S)
+        return pause_s
+
+    def _last(self, error: CacheError) -> CacheError:
+        if not self._is_write or not self._was_sent or isinstance(error, StorageFailed):
+            return error
+        kind = type(error) if isinstance(error, CacheUnavailable) else ConnectionLost
+        return kind(f"{error}; the write may have been applied, and repeating it is safe", False)  # noqa: FBT003
+
+
+def no_answer(timeout_s: float, *, outcome_known: bool) -> DaemonBusy:
+    """The error for a daemon that is there and does not answer."""
+    message = f"the daemon did not answer within {timeout_s:.3g} s: see `motools daemon status` and `motools daemon logs`"
+    return DaemonBusy(message, outcome_known)
+
+
+def _is_passing(error: CacheError) -> bool:
+    if isinstance(error, StorageFailed):
+        return not error.outcome_known
+    return isinstance(error, CacheUnavailable) and not isinstance(error, PeerRefused) and not error.is_final
+
+
+class RequestKeys:
+    """Numbers this client's writes, so that a retry is applied once."""
+
+    def __init__(self) -> None:
+        """A client nobody else is."""
+        self._client = os.urandom(16)
+        self._next = 1
+        self._open: set[int] = set()
+
+    def new(self) -> RequestKey:
+        """The key of a new write; `done` closes it."""
+        number = self._next
+        self._next += 1
+        self._open.add(number)
+        return RequestKey(self._client, number, min(self._open))
+
+    def retry(self, key: RequestKey) -> RequestKey:
+        """The same write, once more."""
+        return RequestKey(key.client, key.number, min(self._open, default=key.number), True)  # noqa: FBT003
+
+    def done(self, key: RequestKey) -> None:
+        """The write has its answer, or nobody waits for it any more."""
+        self._open.discard(key.number)
+
+
+def is_outdated(welcome: Welcome) -> bool:
+    """Whether an older client started that daemon, so that we ask it to make room for ours; never the reverse."""
+    return welcome.started_by == "client" and release(welcome.version) < release(__version__)

@@ -1,0 +1,181 @@
+"""The process of a new daemon.
+
+Layer: motools.cache. Imports errors and motoolsd.wire; loaded only by a client that starts a daemon.
+Invariant: nothing of the starting job reaches the daemon but a short list of variables: no working directory from
+which modules would be imported, no PYTHON* or LD_PRELOAD, no open file, no signal setting.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+
+import msgspec
+
+from motools.cache.clock import monotonic_s
+from motools.cache.errors import CacheError, DaemonNotRunning, error_from
+from motools.cache.recovery import no_answer
+from motoolsd.wire.messages import Readiness
+from motoolsd.wire.names import LOG
+
+KEPT_VARIABLES = frozenset(
+    {"HOME", "PATH", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "DBUS_SESSION_BUS_ADDRESS", "LD_LIBRARY_PATH"}
+)
+KEPT_PREFIXES = ("LC_", "XDG_", "MOTOOLS_")
+READINESS_SIZE_MAX_BYTES = 1024 * 1024
+LOG_TAIL_BYTES = 2048
+MANAGER_TIMEOUT_S = 0.2
+
+
+def clean_environment(environment: dict[str, str]) -> dict[str, str]:
+    """What of a job's environment a daemon gets."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
+    }
+
+
+def daemon_command(directory: str, ready_descriptor: int) -> list[str]:
+    """The command line of an auto-started daemon."""
+    if not sys.executable:
+        raise _refused("this Python does not know its own path (sys.executable is empty)")
+    serve = ["serve", "--cache-dir", directory, "--background", "--ready-fd", str(ready_descriptor)]
+    idle_timeout = os.environ.get("MOTOOLS_IDLE_TIMEOUT", "").strip()
+    if idle_timeout:
+        serve += ["--idle-timeout", idle_timeout]
+    return [sys.executable, "-P", "-m", "motoolsd", *serve]
+
+
+def spawn_daemon(directory: str, *, deadline_s: float) -> bool:
+    """Start a daemon and wait until it accepts connections.
+
+    Args:
+        directory: absolute path of an existing cache directory.
+        deadline_s: on the monotonic clock.
+
+    Returns:
+        Whether it is the one that serves now; False if another one was quicker.
+
+    Raises:
+        CacheError: it said why it does not start (final), or was not ready in time.
+    """
+    if _user_manager_answers():
+        # A scope of its own under the user's manager: the end of the job's cgroup does not take the daemon along.
+        prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
+        readiness = _run(prefix, directory, deadline_s)
+        if readiness is not None:
+            return _judge(readiness)
+    readiness = _run([], directory, deadline_s)
+    if readiness is None:
+        raise _refused(f"the daemon ended while starting. The end of its log:\n{_log_tail(directory)}")
+    return _judge(readiness)
+
+
+def _judge(readiness: Readiness) -> bool:
+    if readiness.failure is not None:
+        error = error_from(readiness.failure)
+        error.is_final = True
+        raise error
+    return not readiness.already_running
+
+
+def _run(prefix: list[str], directory: str, deadline_s: float) -> Readiness | None:
+    """Start the process and read what it says of itself; None if it ended without a word."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            command = [*prefix, *daemon_command(directory, writing)]
+            log = _open_log(directory)
+            try:
+                starter = subprocess.Popen(
+                    command,
+                    cwd="/",
+                    env=clean_environment(dict(os.environ)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                    umask=0o077,
+                )
+            finally:
+                os.close(log)
+        except OSError as error:
+            raise _refused(f"{error.strerror}: {error.filename}") from error
+        finally:
+            os.close(writing)
+        text = _read_all(reading, starter, deadline_s)
+    finally:
+        os.close(reading)
+    try:
+        return msgspec.json.decode(text, type=Readiness) if text else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _read_all(reading: int, starter: subprocess.Popen[bytes], deadline_s: float) -> bytes:
+    """Everything up to the end of the pipe; the starting process ends by itself as soon as it has forked."""
+    parts = []
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    begun_s = monotonic_s()
+    try:
+        while True:
+            left_s = deadline_s - monotonic_s()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise no_answer(monotonic_s() - begun_s, outcome_known=True)
+            part = os.read(reading, READINESS_SIZE_MAX_BYTES)
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+    finally:
+        if starter.poll() is None:
+            # Not even forked by the deadline, or about to be: either way nobody waits for it any more.
+            _reap(starter)
+
+
+def _reap(starter: subprocess.Popen[bytes]) -> None:
+    try:
+        starter.wait(MANAGER_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        starter.kill()
+        starter.wait()
+
+
+def _open_log(directory: str) -> int:
+    path = os.path.join(directory, LOG)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _log_tail(directory: str) -> str:
+    try:
+        with open(os.path.join(directory, LOG), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(it cannot be read: {error.strerror})"
+
+
+def _refused(reason: str) -> CacheError:
+    error = DaemonNotRunning(f"no daemon runs, and none could be started: {reason}")
+    error.is_final = True
+    return error
+
+
+def _user_manager_answers() -> bool:
+    """Whether a `systemd --user` manager listens."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if not runtime or shutil.which("systemd-run") is None:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(MANAGER_TIMEOUT_S)
+        try:
+            probe.connect(os.path.join(runtime, "systemd", "private"))
+        except OSError:
+            return False
+    return True

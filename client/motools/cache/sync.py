@@ -1,0 +1,222 @@
+"""SyncCache: the cache for code without an event loop.
+
+Layer: motools.cache. Imports calls, client, connection, launch and recovery.
+Invariant: thread-safe by one lock, fork-safe by dropping what the parent had.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Any, TypeVar
+
+from motools.cache import calls
+from motools.cache.calls import Call
+from motools.cache.client import Client
+from motools.cache.clock import monotonic_s, pause
+from motools.cache.connection import BlockingConnection, checked
+from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError, DaemonNotRunning
+from motools.cache.launch import connect
+from motools.cache.recovery import Recovery, is_outdated
+from motoolsd.wire.messages import RequestKey, Size, Status
+
+T = TypeVar("T")
+
+
+class SyncCache(Client):
+    """A cache directory, through its daemon, blocking.
+
+    Concurrency: one instance may be used by many threads, one call at a time; a forked child connects for itself.
+
+    Resources: connects on first use. `close` or a `with` block lets go of the connection; a client that is forgotten
+    is closed when it is collected.
+
+    Errors: `CacheError` and nothing else; see `motools.cache.errors`. KeyboardInterrupt passes through a waiting call
+    and leaves the client usable; whether the interrupted write was applied is not known then.
+    """
+
+    _lock: Lock
+    _connection: BlockingConnection | None = None
+    _is_closed = False
+
+    def __enter__(self) -> SyncCache:
+        """Use it in a `with` block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        with self._lock:
+            self._is_closed = True
+            self._drop_connection()
+
+    # The older package's names.
+
+    def get_file_id(self, dataset_hash: str) -> str | None:
+        """The file id of a dataset, or None."""
+        return self._call(calls.get_file_id(dataset_hash))
+
+    def set_file_id(self, dataset_hash: str, file_id: str) -> None:
+        """Remember the file id of a dataset; on disk when this returns."""
+        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
+
+    def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
+        """The id of the model trained from this dataset with this configuration, or None."""
+        return self._call(calls.get_model_id(dataset_hash, config, backend_type))
+
+    def set_model_id(
+        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+    ) -> None:
+        """Remember a trained model; on disk when this returns."""
+        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
+
+    def get_eval_log_paths(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> dict[str, str] | None:
+        """The log of each task, or None if one of them is missing."""
+        return self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
+
+    def set_eval_log_paths(
+        self,
+        model_id: str,
+        task_log_paths: Mapping[str, str | os.PathLike[str]],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember the logs of a model's evaluations, all or none; on disk when this returns."""
+        self._call(
+            calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs)
+        )
+
+    # Beyond them.
+
+    def get_evals(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+    ) -> EvalHits:
+        """Which of the tasks are cached, and which are missing."""
+        return self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+
+    def list_datasets(self) -> list[DatasetEntry]:
+        """All datasets, in the order in which they were first stored."""
+        return self._call(calls.list_datasets())
+
+    def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
+        """All models, or those with one id, in the order in which they were first stored."""
+        return self._call(calls.list_models(model_id))
+
+    def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
+        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
+        return self._call(calls.list_evals(model_id, task_id))
+
+    def get_stats(self) -> CacheStats:
+        """How many entries there are, and the bytes that everything takes."""
+        return self._call(calls.get_stats())
+
+    def get_size_breakdown(self) -> dict[str, int]:
+        """Bytes of `datasets`, `runs`, `evals` and `database`."""
+        return self._call(calls.get_size_breakdown())
+
+    def get_sizes(self) -> dict[str, Size]:
+        """The same with the bytes allocated on disk."""
+        return self._call(calls.get_sizes())
+
+    def get_status(self) -> Status:
+        """What the daemon says of itself."""
+        return self._call(calls.get_status())
+
+    def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
+        """Remove some datasets, or all; how many were removed."""
+        return self._call(calls.clear_datasets(dataset_hashes))
+
+    def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
+        """Remove the models with these ids, or all; how many were removed."""
+        return self._call(calls.clear_models(model_ids))
+
+    def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
+        """Remove the evaluations that match both lists, or all; how many were removed."""
+        return self._call(calls.clear_evals(model_ids, task_ids))
+
+    def clear_all(self) -> dict[str, int]:
+        """Remove everything, in one transaction; how many of each kind were removed."""
+        return self._call(calls.clear_all())
+
+    # How a call is carried out.
+
+    def _call(self, call: Call[T]) -> T:
+        with self._lock:
+            try:
+                return self._carry_out(call)
+            except UNAVAILABLE as error:
+                return self._fall_back(call, error)
+
+    def _carry_out(self, call: Call[T]) -> T:
+        started_s = monotonic_s()
+        recovery: Recovery | None = None
+        key = self._keys.new() if call.is_write else None
+        try:
+            while True:
+                left_s = self._timeout_s if recovery is None else recovery.left_s(monotonic_s())
+                try:
+                    return self._attempt(call, key, left_s)
+                except CacheError as error:
+                    if recovery is None:
+                        recovery = Recovery(self._timeout_s, started_s, is_write=call.is_write)
+                    pause_s = recovery.after(error, monotonic_s())
+                pause(pause_s)
+                if key is not None:
+                    key = self._keys.retry(key)
+        finally:
+            if key is not None:
+                self._keys.done(key)
+
+    def _attempt(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
+        started_s = monotonic_s()
+        connection = self._connection
+        if connection is None:
+            connection = self._connect(left_s)
+            left_s = max(left_s - (monotonic_s() - started_s), 0.001)
+        request = call.make(key)
+        try:
+            if call.is_stream:
+                return call.decode([checked(page) for page in connection.stream(request, left_s)])
+            return call.decode(checked(connection.exchange(request, left_s)))
+        except BaseException:
+            if not connection.is_open:
+                self._connection = None
+            raise
+
+    def _connect(self, left_s: float) -> BlockingConnection:
+        if self._is_closed:
+            raise CacheRequestError(f"{self!r} is closed")
+        connected = connect(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
+        connection = BlockingConnection(connected, left_s)
+        if self._autostart and is_outdated(connection.peer):
+            connection.drain(f"an upgrade from {connection.peer.version}", left_s)
+            raise DaemonNotRunning("the daemon of an older version makes room for a new one")
+        self._connection = connection
+        return connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _start_fresh(self) -> None:
+        # A lock that another thread of the parent held stays locked in a forked child for ever: a new one.
+        self._lock = Lock()

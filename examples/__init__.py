@@ -1,0 +1,1 @@
+"""Programs that use the cache the way a project would."""
