@@ -109,9 +109,9 @@ class Motools:
 
     def finish(self, directory: Path) -> None:
         """Stop the daemon."""
-        from motools.cli.control import stop_daemon
+        from motools.cache.control import stop_daemon
 
-        stop_daemon(directory)
+        stop_daemon(str(directory))
 
 
 class _MotoolsSession:

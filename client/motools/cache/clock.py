@@ -4,7 +4,14 @@ Layer: motools.cache. Imports nothing.
 Invariant: the only place in the package that reads a clock or pauses a thread.
 """
 
-from time import monotonic as monotonic_s  # noqa: TID251 - this is the client's Clock
+from time import gmtime, strftime, time_ns  # noqa: TID251 - this is the client's Clock
+from time import monotonic as monotonic_s  # noqa: TID251 - as above
 from time import sleep as pause  # noqa: TID251 - as above
 
-__all__ = ["monotonic_s", "pause"]
+__all__ = ["monotonic_s", "pause", "utc_text"]
+
+
+def utc_text() -> str:
+    """Now as RFC 3339 UTC, with milliseconds: `2026-01-31T23:59:59.123Z`."""
+    now_ms = time_ns() // 1_000_000
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(now_ms // 1000))}.{now_ms % 1000:03d}Z"

@@ -48,7 +48,7 @@ def connect(directory: str, *, timeout_s: float, autostart: bool, create: bool) 
             raise
     if not create:
         check_directory(directory)
-    return _start(directory, timeout_s)
+    return start(directory, timeout_s)
 
 
 class Launch:
@@ -83,7 +83,12 @@ class Launch:
                 self._connected.close()
 
 
-def _start(directory: str, timeout_s: float) -> socket.socket:
+def start(directory: str, timeout_s: float) -> socket.socket:
+    """A socket to the directory's daemon, started if need be whatever the environment says; makes the directory.
+
+    Raises:
+        CacheError: it does not start, or not in time.
+    """
     deadline_s = monotonic_s() + timeout_s
     _make_directory(directory)
     with _open_start_lock(directory) as descriptor:
@@ -107,7 +112,8 @@ def _start_locked(directory: str, deadline_s: float) -> socket.socket | None:
     left_s = max(deadline_s - monotonic_s(), 0.001)
     if (connected := _try_connect(directory, left_s)) is not None:
         return connected
-    if _daemon_lock_is_held(directory):
+    if is_locked(directory, LOCK):
+        # A daemon that is coming up, or ending.
         return None
     from motools.cache.spawn import spawn_daemon  # subprocess and all that: only whoever starts a daemon loads it
 
@@ -173,10 +179,10 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _daemon_lock_is_held(directory: str) -> bool:
-    """Whether a daemon lives that does not accept connections: it is coming up, or ending."""
+def is_locked(directory: str, name: str) -> bool:
+    """Whether somebody holds a lock file: `LOCK`, a daemon that lives; `START_LOCK`, a client that starts one."""
     try:
-        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

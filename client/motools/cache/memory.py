@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from motools.cache import calls
+from motools.cache.clock import utc_text
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
 from motools.cache.keys import canonical_json
 from motoolsd.wire.keys import json_hash, model_key
@@ -185,8 +185,7 @@ class InMemoryCache:
         }
 
     def _now(self) -> dict[str, Any]:
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"  # noqa: TID251 - it is its own daemon
-        return {"created_at": stamp, "labels": self._provenance.labels, "version": self._provenance.version}
+        return {"created_at": utc_text(), "labels": self._provenance.labels, "version": self._provenance.version}
 
 
 def _model_key(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> str:

@@ -1,0 +1,8 @@
+"""`python -m motools.cli`.
+
+Layer: motools.cli.
+"""
+
+from motools.cli import main
+
+main()
