@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import daemon_pid, end_daemon
+from tests.e2e.daemons import daemon_pid, end_daemon
 from motools.cache import CacheUtils, SyncCache
-from processes import ask_in_fork, first_call, write_and_note, write_many
+from tests.e2e.processes import ask_in_fork, first_call, write_and_note, write_many
 
 POOL_TIMEOUT_S = 120.0
 spawn = multiprocessing.get_context("spawn")

@@ -1,0 +1,85 @@
+"""Whatever somebody wrote into a row by hand, reading it gives a row or a miss, never an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from motoolsd.core.checksums import row_checksum
+from motoolsd.store.rows import Cell, bytes_of, is_damaged, key_of, listed_row, optional_text, text_of, timestamp
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.keys import Kind, eval_key
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"), [(b"caf\xc3\xa9", "café"), (b"\xff", "\ufffd"), (7, "7"), (1.5, "1.5"), (None, "")]
+)
+def test_any_cell_is_text(cell: Cell, text: str) -> None:
+    """Columns take any type in SQLite; as text they can always be encoded again."""
+    assert text_of(cell) == text
+    text_of(cell).encode()
+
+
+def test_null_and_empty_are_told_apart_where_it_matters() -> None:
+    """NULL means unknown, an empty text is a text."""
+    assert optional_text(None) is None
+    assert optional_text(b"") == ""
+
+
+def test_value_keeps_its_bytes() -> None:
+    """A path that is no UTF-8 comes out as it was; a number as its digits."""
+    assert bytes_of(b"/logs/\xff") == b"/logs/\xff"
+    assert bytes_of(12) == b"12"
+
+
+def test_key_of_an_evaluation_takes_an_empty_hash_for_null() -> None:
+    """As the unique index does."""
+    expected = eval_key("m", "t", "b", None)
+    assert key_of(Kind.EVAL, (b"m", b"t", b"b", b"")) == key_of(Kind.EVAL, (b"m", b"t", b"b", None)) == expected
+
+
+def test_checksum_contradicts_only_where_there_is_one() -> None:
+    """NULL vouches for nothing; a wrong number, or a text somebody put there, is damage."""
+    good = row_checksum("k", b"value")
+    assert not is_damaged("k", b"value", good)
+    assert not is_damaged("k", b"value", None)
+    assert is_damaged("k", b"valuf", good)
+    assert is_damaged("other", b"value", good)
+    assert is_damaged("k", b"value", b"no number")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (b"2026-01-31 23:59:59", "2026-01-31T23:59:59Z"),
+        (b"2026-01-31 23:59:59.123", "2026-01-31T23:59:59.123Z"),
+        (b"yesterday", "yesterday"),
+        (1700000000, "1700000000"),
+        (None, None),
+    ],
+)
+def test_timestamps_are_rfc_3339(cell: Cell, text: str | None) -> None:
+    """SQLite's time stamps are UTC and are written so; what is none is handed on."""
+    assert timestamp(cell) == text
+
+
+COMMON: tuple[Cell, ...] = (b"2026-01-31 23:59:59", None, 3, None, b"v1", b'{"a":"b"}', 1)
+SPOILT: tuple[Cell, ...] = (None, b"x", b"many", b"big", None, b"[not labels", b"")
+
+
+def test_rows_of_every_kind() -> None:
+    """Each kind is listed with its own fields and those of all."""
+    dataset = listed_row(Kind.DATASET, (1, b"file", *COMMON, b"d"))
+    assert isinstance(dataset, DatasetRow)
+    assert (dataset.value, dataset.dataset_hash, dataset.hits, dataset.labels) == (b"file", "d", 3, {"a": "b"})
+    model = listed_row(Kind.MODEL, (1, b"model", *COMMON, b"k", None, b"{}", b"openai"))
+    assert isinstance(model, ModelRow)
+    assert (model.dataset_hash, model.config, model.pinned) == (None, b"{}", True)
+    evaluation = listed_row(Kind.EVAL, (9, b"log", *COMMON, b"m", b"t", b"b", None, None))
+    assert isinstance(evaluation, EvalRow)
+    assert (evaluation.id, evaluation.kwargs_hash, evaluation.kwargs) == (9, None, None)
+
+
+def test_spoilt_row_is_listed() -> None:
+    """Texts where numbers belong, and labels that are no JSON, become defaults."""
+    row = listed_row(Kind.DATASET, (1, 5, *SPOILT, None))
+    assert (row.value, row.hits, row.size_bytes, row.labels, row.pinned) == (b"5", 0, None, {}, False)

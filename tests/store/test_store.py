@@ -1,0 +1,218 @@
+"""The open database: one writer, some readers, and what happens when the writer must be replaced."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from motoolsd.core.errors import StorageFailed
+from motoolsd.store import store as store_module
+from motoolsd.store.reads import FROM_START, Filter
+from motoolsd.store.store import Store, open_store
+from motoolsd.wire.keys import Kind
+from motoolsd.wire.messages import Cleared
+from tests.samples import NOW, applied, as_retry, clear, execute, put_dataset, query
+
+
+async def test_what_was_committed_is_read(store: Store) -> None:
+    """Values, slices, pages and counts see a commit as soon as it returned."""
+    await store.commit([put_dataset("d", b"file")], NOW)
+    assert await store.values(Kind.DATASET, ["d", "e"]) == {"d": b"file"}
+    assert (await store.slice(Kind.DATASET, FROM_START, 10)).entries == [("d", b"file")]
+    page = await store.page(Kind.DATASET, Filter(), FROM_START, rows_max=10, size_bytes=1000)
+    assert [row.value for row in page.rows] == [b"file"]
+    assert await store.counts() == {Kind.DATASET: 1, Kind.MODEL: 0, Kind.EVAL: 0}
+
+
+async def test_retry_after_a_restart_is_answered_alike(database: str) -> None:
+    """The reply stands in the database: a client may retry at the next daemon."""
+    request = clear(Kind.DATASET)
+    async with open_store(database, synchronous="FULL") as store:
+        await store.commit([put_dataset("a"), put_dataset("b"), request], NOW)
+    async with open_store(database, synchronous="FULL") as store:
+        await store.commit([put_dataset("c")], NOW)
+        (outcome,) = await store.commit([as_retry(request)], NOW)
+        assert applied(outcome).reply == Cleared(datasets=2)
+        assert await store.counts() == {Kind.DATASET: 1, Kind.MODEL: 0, Kind.EVAL: 0}
+
+
+async def test_closing_leaves_one_file(database: str) -> None:
+    """After the last connection nothing but cache.db is left: the log is emptied and removed."""
+    async with open_store(database, synchronous="FULL") as store:
+        await store.commit([put_dataset("a")], NOW)
+        assert Path(f"{database}-wal").stat().st_size > 0
+    assert os.listdir(Path(database).parent) == ["cache.db"]
+
+
+async def test_closing_ends_every_thread(database: str) -> None:
+    """A connection left open would keep the process from ending."""
+    before = threading.active_count()
+    async with open_store(database, synchronous="FULL"):
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
+async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
+    """With `truncate`, the log's file is empty afterwards."""
+    await store.commit([put_dataset("a")], NOW)
+    await store.checkpoint(truncate=False)
+    await store.checkpoint(truncate=True)
+    assert Path(f"{database}-wal").stat().st_size == 0
+
+
+async def test_own_commits_are_no_outside_change(store: Store) -> None:
+    """The number is asked for on the writer's connection, where our own commits do not move it."""
+    assert not await store.changed_outside()
+    await store.commit([put_dataset("a")], NOW)
+    await store.checkpoint(truncate=True)
+    assert not await store.changed_outside()
+
+
+async def test_outside_change_is_seen_once(store: Store, database: str) -> None:
+    """Another program's commit is reported by the next question, and by that alone."""
+    execute(database, "INSERT INTO dataset_files (dataset_hash, file_id) VALUES ('d', 'x');")
+    assert await store.changed_outside()
+    assert not await store.changed_outside()
+
+
+async def test_replaced_writer_counts_as_an_outside_change(store: Store, database: str) -> None:
+    """While the writer was replaced nobody watched: an edit in between must not stay unseen."""
+    await store.reopen_writer()
+    assert await store.changed_outside()
+    assert not await store.changed_outside()
+
+
+async def test_writer_is_reopened_by_whoever_needs_it(
+    store: Store, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it cannot be opened again, requests fail with the reason, until it can; several at once open one."""
+    await store.commit([put_dataset("a")], NOW)
+    opened: list[bool] = []
+    real_open = store_module.open_connection
+
+    def refuse(*args: object, **kwargs: object) -> object:
+        raise StorageFailed("no such luck")
+
+    def count(database: str, *, read_only: bool, synchronous: str = "FULL") -> object:
+        opened.append(read_only)
+        return real_open(database, read_only=read_only, synchronous=synchronous)
+
+    monkeypatch.setattr(store_module, "open_connection", refuse)
+    with pytest.raises(StorageFailed, match="no such luck"):
+        await store.reopen_writer()
+    with pytest.raises(StorageFailed, match="no such luck"):
+        await store.commit([put_dataset("b")], NOW)
+    monkeypatch.setattr(store_module, "open_connection", count)
+    async with anyio.create_task_group() as group:
+        group.start_soon(store.changed_outside)
+        group.start_soon(store.commit, [put_dataset("c")], NOW)
+        group.start_soon(lambda: store.checkpoint(truncate=False))
+    assert opened == [False]
+    assert set(await store.values(Kind.DATASET, ["a", "b", "c"])) == {"a", "c"}
+
+
+async def test_reopening_waits_for_the_call_on_its_way(store: Store) -> None:
+    """A connection is never closed under a caller."""
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(store.commit, [put_dataset(f"d{number}")], NOW)
+                group.start_soon(store.reopen_writer)
+                group.start_soon(store.changed_outside)
+    assert (await store.counts())[Kind.DATASET] == 20
+
+
+async def test_durability_takes_its_turn_with_commits(store: Store) -> None:
+    """It changes between two transactions, and a writer that is replaced later keeps it."""
+
+    def synchronous(raw: sqlite3.Connection) -> int:
+        return int(raw.execute("PRAGMA synchronous").fetchone()[0])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(store.commit, [put_dataset("a")], NOW)
+        group.start_soon(store.set_durability, "NORMAL")
+        group.start_soon(store.commit, [put_dataset("b")], NOW)
+    assert await store._write(synchronous) == 1  # noqa: SLF001 - what is in force, not what was asked for
+    await store.reopen_writer()
+    assert await store._write(synchronous) == 1  # noqa: SLF001
+
+
+async def test_locked_database_is_said(store: Store, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that holds a transaction open makes writes fail with its remedy, and nothing else."""
+
+    def short_wait(raw: sqlite3.Connection) -> None:
+        raw.execute("PRAGMA busy_timeout = 1")
+
+    await store._write(short_wait)  # noqa: SLF001 - five seconds are too long for a test
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageFailed, match="end its transaction"):
+            await store.commit([put_dataset("a")], NOW)
+        other.execute("ROLLBACK")
+    applied((await store.commit([put_dataset("a")], NOW))[0])
+
+
+async def test_readers_go_on_while_the_writer_commits(store: Store) -> None:
+    """A read never waits for a write: it has a connection of its own."""
+    release = threading.Event()
+
+    def slow(_raw: sqlite3.Connection) -> None:
+        release.wait(5)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(store._write, slow)  # noqa: SLF001 - a commit that waits for its disk
+            await anyio.wait_all_tasks_blocked()
+            assert await store.values(Kind.DATASET, ["a"]) == {}
+            release.set()
+
+
+async def test_cancelled_reader_is_given_back(store: Store) -> None:
+    """Callers that leave early do not use the readers up."""
+    release = threading.Event()
+
+    def slow(_raw: sqlite3.Connection) -> None:
+        release.wait(5)
+
+    with anyio.fail_after(5):
+        for _ in range(store_module.READERS * 2):
+            with anyio.move_on_after(0.01):
+                await store._read(slow)  # noqa: SLF001 - a read that takes long
+        release.set()
+        assert await store.values(Kind.DATASET, ["a"]) == {}
+
+
+async def test_log_that_cannot_be_emptied_does_not_keep_the_daemon_from_ending(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost by it: it is logged, and every connection is closed all the same."""
+    before = threading.active_count()
+
+    def fail(_raw: sqlite3.Connection, _mode: str) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with caplog.at_level(logging.ERROR):
+        async with open_store(database, synchronous="FULL") as store:
+            await store.commit([put_dataset("a")], NOW)
+            monkeypatch.setattr(store_module, "_checkpoint", fail)
+    assert "was not emptied" in caplog.text
+    assert threading.active_count() == before
+    assert query(database, "SELECT dataset_hash FROM dataset_files") == [("a",)]
+
+
+async def test_killed_daemon_loses_nothing(database: str, tmp_path: Path) -> None:
+    """What was committed is read from the log that a killed process left beside the database."""
+    async with open_store(database, synchronous="FULL") as store:
+        await store.commit([put_dataset("a")], NOW)
+        copy = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            Path(f"{copy}{suffix}").write_bytes(Path(f"{database}{suffix}").read_bytes())
+    async with open_store(str(copy), synchronous="FULL") as store:
+        assert await store.values(Kind.DATASET, ["a"]) == {"a": b"file"}

@@ -1,0 +1,293 @@
+"""A batch commits as a whole; a bad request in it fails alone; replies are stored with their writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.store.reads import select_values
+from motoolsd.store.writes import (
+    Applied,
+    BatchItem,
+    CommitUnknown,
+    Outcome,
+    Usage,
+    commit_batch,
+    forget_old_replies,
+)
+from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
+from motoolsd.wire.messages import Cleared, Stored
+from tests.samples import (
+    CLIENT,
+    NOW,
+    applied,
+    as_retry,
+    clear,
+    clear_all,
+    execute,
+    put_dataset,
+    put_evals,
+    put_model,
+    request_key,
+)
+
+OTHER_CLIENT = b"another-client.."
+
+
+def commit(raw: sqlite3.Connection, *items: BatchItem) -> list[Outcome]:
+    """Commit a batch."""
+    return list(commit_batch(raw, items, NOW, "cache.db"))
+
+
+def datasets(raw: sqlite3.Connection) -> dict[bytes, bytes]:
+    """All datasets."""
+    return dict(raw.execute("SELECT dataset_hash, file_id FROM dataset_files").fetchall())
+
+
+def replies(raw: sqlite3.Connection) -> list[tuple[bytes, int]]:
+    """Whose replies are stored."""
+    return raw.execute("SELECT client, number FROM motoolsd_replies ORDER BY client, number").fetchall()
+
+
+@pytest.fixture
+def transactions(raw: sqlite3.Connection) -> Iterator[list[str]]:
+    """Every COMMIT and ROLLBACK of the connection, as they come."""
+    seen: list[str] = []
+
+    def trace(statement: str) -> None:
+        if statement in {"COMMIT", "ROLLBACK"}:
+            seen.append(statement)
+
+    raw.set_trace_callback(trace)
+    yield seen
+    raw.set_trace_callback(None)
+
+
+@pytest.fixture
+def picky(raw: sqlite3.Connection, database: str) -> sqlite3.Connection:
+    """A database that refuses the dataset 'bad'."""
+    execute(
+        database,
+        "CREATE TRIGGER picky BEFORE INSERT ON dataset_files WHEN NEW.dataset_hash = 'bad'"
+        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
+    )
+    return raw
+
+
+def test_batch_is_one_transaction(raw: sqlite3.Connection, transactions: list[str]) -> None:
+    """However many requests wait, the disk is waited for once."""
+    outcomes = commit(raw, put_dataset("a"), put_model(lr=1), put_evals({"t": b"log"}), clear(Kind.EVAL))
+    assert transactions == ["COMMIT"]
+    assert [applied(outcome).reply for outcome in outcomes] == [Stored(), Stored(), Stored(), Cleared(evals=1)]
+
+
+def test_bad_request_fails_alone(picky: sqlite3.Connection) -> None:
+    """Its batch mates are applied and answered as if it had not been there."""
+    good, bad, also_good = commit(picky, put_dataset("a"), put_dataset("bad"), put_dataset("b"))
+    assert applied(good).reply == applied(also_good).reply == Stored()
+    assert isinstance(bad, StorageFailed)
+    assert bad.outcome_known
+    assert "planted" in bad.message
+    assert datasets(picky).keys() == {b"a", b"b"}
+
+
+def test_failed_request_is_carried_out_when_it_is_retried(picky: sqlite3.Connection, database: str) -> None:
+    """A failure is not stored as a reply: once the cause is gone, the same request works."""
+    bad = put_dataset("bad")
+    commit(picky, put_dataset("a"), bad)
+    execute(database, "DROP TRIGGER picky;")
+    assert applied(commit(picky, as_retry(bad))[0]).reply == Stored()
+    assert b"bad" in datasets(picky)
+
+
+def test_failed_request_takes_nothing_along(picky: sqlite3.Connection, database: str) -> None:
+    """Of one request with several rows, either all are stored or none."""
+    execute(
+        database,
+        "CREATE TRIGGER picky_evals BEFORE INSERT ON eval_results WHEN NEW.task_id = 'bad'"
+        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
+    )
+    (outcome,) = commit(picky, put_evals({"good": b"1", "bad": b"2"}))
+    assert isinstance(outcome, StorageFailed)
+    assert picky.execute("SELECT count(*) FROM eval_results").fetchone() == (0,)
+
+
+def test_retry_is_applied_once_and_answered_alike(raw: sqlite3.Connection) -> None:
+    """The stored reply answers, whatever has changed since; the write is not carried out again."""
+    commit(raw, put_dataset("a"), put_dataset("b"))
+    request = clear(Kind.DATASET)
+    first = applied(commit(raw, request)[0])
+    commit(raw, put_dataset("c"))
+    again = applied(commit(raw, as_retry(request))[0])
+    assert first.reply == again.reply == Cleared(datasets=2)
+    assert again.emptied == ()
+    assert datasets(raw).keys() == {b"c"}
+
+
+def test_retry_in_the_same_batch_is_applied_once(raw: sqlite3.Connection) -> None:
+    """Original and retry may wait side by side."""
+    commit(raw, put_dataset("a"))
+    request = clear(Kind.DATASET)
+    outcomes = commit(raw, request, put_dataset("b"), as_retry(request))
+    assert [applied(outcome).reply for outcome in outcomes] == [Cleared(datasets=1), Stored(), Cleared(datasets=1)]
+    assert datasets(raw).keys() == {b"b"}
+
+
+def test_retry_of_a_request_that_never_arrived_is_carried_out(raw: sqlite3.Connection) -> None:
+    """A retry without a stored reply is the first of its number that came."""
+    (outcome,) = commit(raw, as_retry(put_dataset("a")))
+    assert applied(outcome).stored == [(Kind.DATASET, "a", b"file")]
+
+
+def test_reused_number_is_an_invalid_request_alone(raw: sqlite3.Connection, transactions: list[str]) -> None:
+    """A number that was used before, without being a retry, is the client's mistake: said so, without failing others."""
+    commit(raw, put_dataset("a", key=request_key(77)))
+    transactions.clear()
+    wrong, good = commit(raw, put_dataset("wrong", key=request_key(77)), put_dataset("b"))
+    assert type(wrong) is RequestError
+    assert "77" in wrong.message
+    assert wrong.to_failure().code == "invalid_request"
+    assert applied(good).reply == Stored()
+    assert datasets(raw).keys() == {b"a", b"b"}
+    assert transactions == ["COMMIT"]
+
+
+def test_numbers_belong_to_their_client(raw: sqlite3.Connection) -> None:
+    """Two clients may use the same number."""
+    for client in (CLIENT, OTHER_CLIENT):
+        applied(commit(raw, put_dataset("a", key=request_key(5, client=client)))[0])
+    assert len(replies(raw)) == 2
+
+
+def test_replies_below_the_lowest_open_number_go(raw: sqlite3.Connection) -> None:
+    """A client that has its answers says so with its next write, and only its own are dropped."""
+    commit(raw, put_dataset("x", key=request_key(1, client=OTHER_CLIENT)))
+    commit(raw, *[put_dataset("a", key=request_key(number)) for number in (1001, 1002, 1003)])
+    commit(raw, put_dataset("b", key=request_key(1004, lowest_open=1003)))
+    assert replies(raw) == sorted([(OTHER_CLIENT, 1), (CLIENT, 1003), (CLIENT, 1004)])
+
+
+def test_replies_of_vanished_clients_go_after_a_week(raw: sqlite3.Connection) -> None:
+    """Nobody retries for so long."""
+    commit_batch(raw, [put_dataset("a")], "2026-01-01 00:00:00.000", "cache.db")
+    commit_batch(raw, [put_dataset("b", key=request_key(99, client=OTHER_CLIENT))], "2026-01-07 00:00:00.000", "cache.db")
+    forget_old_replies(raw, "2026-01-09 00:00:00.000")
+    assert replies(raw) == [(OTHER_CLIENT, 99)]
+
+
+def test_damaged_stored_reply_is_a_failure_alone(raw: sqlite3.Connection, database: str) -> None:
+    """What cannot be read again is said; the batch goes on."""
+    request = put_dataset("a")
+    commit(raw, request)
+    execute(database, "UPDATE motoolsd_replies SET reply = x'c1';")
+    damaged, good = commit(raw, as_retry(request), put_dataset("b"))
+    assert isinstance(damaged, StorageFailed)
+    assert applied(good).reply == Stored()
+
+
+def test_replacing_keeps_order_and_number_of_an_evaluation(raw: sqlite3.Connection) -> None:
+    """A second put of the same evaluation changes its row in place, with or without kwargs."""
+    kwargs = b'{"limit": 5}'
+    commit(raw, put_evals({"t1": b"1", "t2": b"2"}), put_evals({"t1": b"3"}, kwargs=kwargs))
+    before = raw.execute("SELECT id FROM eval_results ORDER BY id").fetchall()
+    commit(raw, put_evals({"t1": b"new"}), put_evals({"t1": b"also new"}, kwargs=kwargs))
+    assert raw.execute("SELECT id FROM eval_results ORDER BY id").fetchall() == before
+    keys = [eval_key("m", "t1", "inspect", None), eval_key("m", "t1", "inspect", json_hash(kwargs.decode()))]
+    assert list(select_values(raw, Kind.EVAL, keys).values()) == [b"new", b"also new"]
+
+
+def test_model_row_remembers_what_its_key_was_made_from(raw: sqlite3.Connection) -> None:
+    """Dataset, config and backend stand beside the key that the older package would have made."""
+    commit(raw, put_model("d", b"model-1", lr=0.1))
+    config = '{"lr": 0.1}'
+    row = raw.execute("SELECT cache_key, dataset_hash, config, backend_type, model_id FROM trained_models").fetchone()
+    assert row == (model_key("d", config, "openai").encode(), b"d", config.encode(), b"openai", b"model-1")
+
+
+def test_what_is_stored_has_a_checksum(raw: sqlite3.Connection, database: str) -> None:
+    """Each value written by the daemon is vouched for, also after it replaced one that was edited by hand."""
+    commit(raw, put_dataset("a"))
+    execute(database, "UPDATE dataset_files SET file_id = 'by hand';")
+    commit(raw, put_dataset("a", b"again"))
+    assert raw.execute("SELECT count(checksum) FROM dataset_files").fetchone() == (1,)
+    assert select_values(raw, Kind.DATASET, ["a"]) == {"a": b"again"}
+
+
+def test_clear_takes_what_matches_everything(raw: sqlite3.Connection) -> None:
+    """Filters narrow; None matches all, an empty list nothing; what went is told by key."""
+    commit(raw, put_evals({"t1": b"1", "t2": b"2"}, model_id="m1"), put_evals({"t1": b"3"}, model_id="m2"))
+    (nothing,) = commit(raw, clear(Kind.EVAL, model_ids=[]))
+    assert applied(nothing).reply == Cleared(evals=0)
+    (some,) = commit(raw, clear(Kind.EVAL, model_ids=["m1", "m2"], task_ids=["t1"]))
+    assert applied(some).reply == Cleared(evals=2)
+    assert set(applied(some).removed) == {(Kind.EVAL, eval_key(m, "t1", "inspect", None)) for m in ("m1", "m2")}
+    (everything,) = commit(raw, clear(Kind.EVAL))
+    assert applied(everything).reply == Cleared(evals=1)
+    assert applied(everything).emptied == (Kind.EVAL,)
+
+
+def test_clear_by_a_key_with_a_nul_takes_that_row_alone(raw: sqlite3.Connection) -> None:
+    """SQLite's json_each cuts a text at a NUL: 'a\\0b' must not remove 'a'."""
+    commit(raw, put_dataset("a"), put_dataset("a\0b"), put_dataset("a\0c"))
+    (outcome,) = commit(raw, clear(Kind.DATASET, keys=["a\0b"]))
+    assert applied(outcome).removed == [(Kind.DATASET, "a\0b")]
+    assert datasets(raw).keys() == {b"a", b"a\0c"}
+
+
+def test_clear_all_counts_every_kind(raw: sqlite3.Connection) -> None:
+    """One transaction empties the three tables."""
+    commit(raw, put_dataset("a"), put_model(lr=1), put_evals({"t1": b"1", "t2": b"2"}))
+    (outcome,) = commit(raw, clear_all())
+    assert applied(outcome).reply == Cleared(datasets=1, models=1, evals=2)
+
+
+def test_usage_is_counted_without_touching_values(raw: sqlite3.Connection) -> None:
+    """Hits add up, and the checksum stays; an entry that is gone is no error."""
+    commit(raw, put_dataset("a"))
+    for hits in (2, 3):
+        commit(raw, Usage(Kind.DATASET, {"a": hits, "gone": 1}))
+    commit(raw, Usage(Kind.EVAL, {eval_key("m", "t", "b", None): 1}))
+    row = raw.execute("SELECT hits, last_used_at, checksum IS NULL FROM dataset_files").fetchone()
+    assert row == (5, NOW.encode(), 0)
+
+
+class FailingCommit:
+    """A connection whose COMMIT fails after it was carried out, as one whose disk goes away."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        """Wrap a connection."""
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> object:
+        """Everything else is the connection's own."""
+        return getattr(self._raw, name)
+
+    def execute(self, statement: str, parameters: object = ()) -> object:
+        """Execute, and fail after a COMMIT."""
+        cursor = self._raw.execute(statement, parameters)  # type: ignore[arg-type]
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+def test_failing_commit_is_an_unknown_outcome(raw: sqlite3.Connection) -> None:
+    """Whether the batch is on disk is not known: everybody in it is told so, and a retry finds what was stored."""
+    request = put_dataset("a")
+    with pytest.raises(CommitUnknown) as caught:
+        commit_batch(FailingCommit(raw), [request], NOW, "cache.db")  # type: ignore[arg-type]
+    assert caught.value.failure.detail == {"outcome_known": False}
+    assert applied(commit(raw, as_retry(request))[0]).stored == []
+    assert datasets(raw) == {b"a": b"file"}
+
+
+def test_defect_leaves_no_transaction_open(raw: sqlite3.Connection) -> None:
+    """An exception that is none of SQLite's rolls back and goes on up; the next batch works."""
+    usage = Usage(Kind.EVAL, {"no key of an evaluation": 1})
+    with pytest.raises(ValueError, match="not the key"):
+        commit(raw, put_dataset("a"), usage)
+    assert not raw.in_transaction
+    assert isinstance(commit(raw, put_dataset("b"))[0], Applied)
+    assert datasets(raw).keys() == {b"b"}
