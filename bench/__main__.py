@@ -58,9 +58,7 @@ def _prepare(peer: Peer, stack: ExitStack, entries: int) -> Path:
     return directory
 
 
-def _run_rounds(
-    cases: list[Case], places: dict[str, Path], *, rounds: int, seconds: float, entries: int
-) -> Results:
+def _run_rounds(cases: list[Case], places: dict[str, Path], *, rounds: int, seconds: float, entries: int) -> Results:
     results: Results = {case: {name: [] for name in places} for case in cases}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("measuring", total=rounds * len(cases) * len(places))
@@ -68,9 +66,7 @@ def _run_rounds(
             for workload, count in cases:
                 for name, directory in places.items():
                     progress.update(bar, description=f"{workload}, {count} processes, {name}")
-                    sample = run_round(
-                        name, workload, directory, processes=count, seconds=seconds, entries=entries
-                    )
+                    sample = run_round(name, workload, directory, processes=count, seconds=seconds, entries=entries)
                     results[workload, count][name].append(sample)
                     progress.advance(bar)
     return results

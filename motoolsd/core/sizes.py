@@ -48,4 +48,4 @@ class SizeFold:
 
     def totals(self) -> dict[str, Size]:
         """The sums by category."""
-        return {name: Size(size_bytes=size, allocated_bytes=allocated) for name, (size, allocated) in self._sums.items()}
+        return {name: Size(size_bytes=size, allocated_bytes=room) for name, (size, room) in self._sums.items()}

@@ -25,7 +25,7 @@ class UsageCounts:
     def count(self, kind: Kind, keys: Iterable[str], values: Iterable[bytes | None]) -> None:
         """Count the keys that had a value."""
         hits = self._hits[kind]
-        for key, value in zip(keys, values, strict=True):
+        for key, value in zip(keys, values, strict=False):
             if value is None:
                 continue
             if key in hits:

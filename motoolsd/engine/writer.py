@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.core.ports import Clock
@@ -141,6 +142,8 @@ class Writer:
                 self._wake = anyio.Event()
                 await self._wake.wait()
                 continue
+            # The commit is shielded from end to end: without this, a cancelled writer would never notice.
+            await anyio.lowlevel.checkpoint_if_cancelled()
             await self._commit_next()
 
     async def _commit_next(self) -> None:

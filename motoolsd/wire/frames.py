@@ -15,6 +15,7 @@ FRAME_SIZE_MAX: Final = 16 * 1024 * 1024
 """Bytes of payload in one frame. One value of 4 MiB with its configuration fits; pages are cut far below."""
 
 HEADER: Final = Struct(">I")
+HEADER_SIZE: Final = HEADER.size
 
 
 class FrameBuffer:
@@ -47,43 +48,51 @@ class FrameBuffer:
         Raises:
             RemoteProtocolError: the announced length is zero or over `FRAME_SIZE_MAX`.
         """
+        buffer, offset = self._buffer, self._offset
+        start = offset + HEADER_SIZE
+        if start <= len(buffer):
+            # What nearly always comes: bytes that hold whole frames.
+            size: int = HEADER.unpack_from(buffer, offset)[0]
+            if 0 < size <= FRAME_SIZE_MAX and (end := start + size) <= len(buffer):
+                self._offset = end
+                return memoryview(buffer)[start:end]
+        elif offset == len(buffer) and not self._chunks:
+            return None
+        return self._next_scattered_frame()
+
+    def _next_scattered_frame(self) -> memoryview | None:
+        """The same for a frame that came in several pieces, or is not whole yet, or too large."""
         if self._waiting_for and len(self._buffer) - self._offset + self._waiting_size < self._waiting_for:
             return None
+        self._join()
         size = self._announced_size()
         if size is None:
             return None
-        start = self._offset + HEADER.size
-        if len(self._buffer) < start + size:
-            self._join()
-            start = self._offset + HEADER.size
-            if len(self._buffer) < start + size:
-                self._waiting_for = HEADER.size + size
-                return None
+        end = HEADER_SIZE + size
+        if len(self._buffer) < end:
+            self._waiting_for = end
+            return None
         self._waiting_for = 0
-        self._offset = start + size
-        return memoryview(self._buffer)[start : start + size]
+        self._offset = end
+        return memoryview(self._buffer)[HEADER_SIZE:end]
 
     def is_empty(self) -> bool:
         """Whether no byte of an unfinished frame is held: an end of the stream is clean here, and only here."""
         return not self._chunks and self._offset >= len(self._buffer)
 
     def _announced_size(self) -> int | None:
-        if len(self._buffer) - self._offset < HEADER.size:
-            self._join()
-            if len(self._buffer) < HEADER.size:
-                return None
-        size: int = HEADER.unpack_from(self._buffer, self._offset)[0]
+        if len(self._buffer) < HEADER_SIZE:
+            return None
+        size: int = HEADER.unpack_from(self._buffer)[0]
         if not 0 < size <= FRAME_SIZE_MAX:
             message = f"a frame of {size} bytes was announced; between 1 and {FRAME_SIZE_MAX} are allowed"
             raise RemoteProtocolError(message)
         return size
 
     def _join(self) -> None:
-        if self._chunks:
+        """Make what is held one piece that begins with a header."""
+        if self._chunks or self._offset:
             self._buffer = b"".join((self._buffer[self._offset :], *self._chunks))
             self._chunks.clear()
             self._waiting_size = 0
-            self._offset = 0
-        elif self._offset:
-            self._buffer = self._buffer[self._offset :]
             self._offset = 0

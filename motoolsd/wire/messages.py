@@ -48,7 +48,7 @@ class RequestKey(Struct, frozen=True, array_like=True, gc=False):
     is_retry: bool = False
 
 
-class Hello(Message, tag="hello", kw_only=True):
+class Hello(Message, tag="hello", frozen=True, kw_only=True):
     """The first message of a client."""
 
     protocol: int
@@ -59,7 +59,7 @@ class Hello(Message, tag="hello", kw_only=True):
     features: tuple[str, ...] = ()
 
 
-class Welcome(Message, tag="welcome", kw_only=True):
+class Welcome(Message, tag="welcome", frozen=True, kw_only=True):
     """The daemon's answer to Hello."""
 
     protocol: int
@@ -72,34 +72,34 @@ class Welcome(Message, tag="welcome", kw_only=True):
     """`client` when a client started the daemon by itself, `systemd` when a unit did, else `command`."""
 
 
-class Write(Message, kw_only=True):
+class Write(Message, frozen=True, kw_only=True):
     """What every write carries beside its own fields."""
 
     request_key: RequestKey
 
 
-class Put(Write, kw_only=True):
+class Put(Write, frozen=True, kw_only=True):
     """What every stored entry carries beside its key and value."""
 
     labels: dict[str, str] = {}
     version: str | None = None
 
 
-class Lookup(Message, tag="lookup", kw_only=True):
+class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
     """Ask for the values of keys of one kind."""
 
     kind: Kind
     keys: Keys
 
 
-class PutDataset(Put, tag="put_dataset", kw_only=True):
+class PutDataset(Put, tag="put_dataset", frozen=True, kw_only=True):
     """Remember the file id of a dataset."""
 
     dataset_hash: Text
     file_id: Value
 
 
-class PutModel(Put, tag="put_model", kw_only=True):
+class PutModel(Put, tag="put_model", frozen=True, kw_only=True):
     """Remember a trained model; the daemon makes the key from these inputs."""
 
     dataset_hash: Text
@@ -108,7 +108,7 @@ class PutModel(Put, tag="put_model", kw_only=True):
     model_id: Value
 
 
-class PutEvals(Put, tag="put_evals", kw_only=True):
+class PutEvals(Put, tag="put_evals", frozen=True, kw_only=True):
     """Remember the logs of one model's evaluations, all or none of them."""
 
     model_id: Text
@@ -117,7 +117,7 @@ class PutEvals(Put, tag="put_evals", kw_only=True):
     logs: Annotated[dict[Text, Value], Meta(max_length=KEYS_PER_REQUEST_MAX)]
 
 
-class Clear(Write, tag="clear", kw_only=True):
+class Clear(Write, tag="clear", frozen=True, kw_only=True):
     """Remove the entries of one kind that match everything given; None matches all, an empty list nothing."""
 
     kind: Kind
@@ -126,11 +126,11 @@ class Clear(Write, tag="clear", kw_only=True):
     task_ids: list[str] | None = None
 
 
-class ClearAll(Write, tag="clear_all", kw_only=True):
+class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
     """Remove every entry of every kind, in one transaction."""
 
 
-class ListEntries(Message, tag="list", kw_only=True):
+class ListEntries(Message, tag="list", frozen=True, kw_only=True):
     """Stream the entries of one kind in the order in which they were first stored."""
 
     kind: Kind
@@ -138,35 +138,35 @@ class ListEntries(Message, tag="list", kw_only=True):
     task_id: str | None = None
 
 
-class GetStats(Message, tag="get_stats", kw_only=True):
+class GetStats(Message, tag="get_stats", frozen=True, kw_only=True):
     """Ask how many entries there are and how much room everything takes."""
 
 
-class GetSizes(Message, tag="get_sizes", kw_only=True):
+class GetSizes(Message, tag="get_sizes", frozen=True, kw_only=True):
     """Ask how much room each category takes."""
 
 
-class GetStatus(Message, tag="get_status", kw_only=True):
+class GetStatus(Message, tag="get_status", frozen=True, kw_only=True):
     """Ask the daemon about itself."""
 
 
-class Drain(Message, tag="drain", kw_only=True):
+class Drain(Message, tag="drain", frozen=True, kw_only=True):
     """Ask the daemon to finish what is in flight and end."""
 
     reason: str = ""
 
 
-class Found(Message, tag="found", kw_only=True):
+class Found(Message, tag="found", frozen=True, kw_only=True):
     """A value, or None for a miss, for each key of a Lookup, in its order."""
 
     values: list[bytes | None]
 
 
-class Stored(Message, tag="stored", kw_only=True):
+class Stored(Message, tag="stored", frozen=True, kw_only=True):
     """A Put is committed."""
 
 
-class Cleared(Message, tag="cleared", kw_only=True):
+class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     """How many entries of each kind a Clear removed."""
 
     datasets: int = 0
@@ -174,25 +174,25 @@ class Cleared(Message, tag="cleared", kw_only=True):
     evals: int = 0
 
 
-class Page(Message, kw_only=True):
+class Page(Message, frozen=True, kw_only=True):
     """A part of a stream; `is_last` ends it."""
 
     is_last: bool = False
 
 
-class DatasetPage(Page, tag="dataset_page", kw_only=True):
+class DatasetPage(Page, tag="dataset_page", frozen=True, kw_only=True):
     """Some datasets."""
 
     items: list[DatasetRow]
 
 
-class ModelPage(Page, tag="model_page", kw_only=True):
+class ModelPage(Page, tag="model_page", frozen=True, kw_only=True):
     """Some models."""
 
     items: list[ModelRow]
 
 
-class EvalPage(Page, tag="eval_page", kw_only=True):
+class EvalPage(Page, tag="eval_page", frozen=True, kw_only=True):
     """Some evaluations."""
 
     items: list[EvalRow]
@@ -205,13 +205,13 @@ class Size(Struct, frozen=True, gc=False):
     allocated_bytes: int = 0
 
 
-class Sizes(Message, tag="sizes", kw_only=True):
+class Sizes(Message, tag="sizes", frozen=True, kw_only=True):
     """Room taken by each category: `datasets`, `runs`, `evals`, `database`."""
 
     categories: dict[str, Size]
 
 
-class Stats(Message, tag="stats", kw_only=True):
+class Stats(Message, tag="stats", frozen=True, kw_only=True):
     """Counts of entries, and the room that all categories take together."""
 
     num_datasets: int
@@ -220,7 +220,7 @@ class Stats(Message, tag="stats", kw_only=True):
     total_size_bytes: int
 
 
-class Status(Message, tag="status", kw_only=True):
+class Status(Message, tag="status", frozen=True, kw_only=True):
     """What a daemon says of itself."""
 
     pid: int
@@ -235,11 +235,11 @@ class Status(Message, tag="status", kw_only=True):
     sqlite_version: str = ""
 
 
-class Draining(Message, tag="draining", kw_only=True):
+class Draining(Message, tag="draining", frozen=True, kw_only=True):
     """The daemon takes no more connections and ends soon."""
 
 
-class Failure(Message, tag="failure", kw_only=True):
+class Failure(Message, tag="failure", frozen=True, kw_only=True):
     """A request failed; `code` is one of `errors.ErrorCode`, newer ones included."""
 
     code: str
@@ -249,12 +249,34 @@ class Failure(Message, tag="failure", kw_only=True):
 
 WriteRequest = PutDataset | PutModel | PutEvals | Clear | ClearAll
 Request = (
-    Hello | Lookup | PutDataset | PutModel | PutEvals | Clear | ClearAll | ListEntries | GetStats | GetSizes | GetStatus | Drain
+    Hello
+    | Lookup
+    | PutDataset
+    | PutModel
+    | PutEvals
+    | Clear
+    | ClearAll
+    | ListEntries
+    | GetStats
+    | GetSizes
+    | GetStatus
+    | Drain
 )
 EntryPage = DatasetPage | ModelPage | EvalPage
 WriteReply = Stored | Cleared
 Reply = (
-    Welcome | Found | Stored | Cleared | DatasetPage | ModelPage | EvalPage | Sizes | Stats | Status | Draining | Failure
+    Welcome
+    | Found
+    | Stored
+    | Cleared
+    | DatasetPage
+    | ModelPage
+    | EvalPage
+    | Sizes
+    | Stats
+    | Status
+    | Draining
+    | Failure
 )
 
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 import msgspec
 
 from motoolsd.wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, FrameBuffer
+from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, HEADER_SIZE, FrameBuffer
 from motoolsd.wire.messages import (
     FEATURES,
     OPERATIONS,
@@ -57,9 +57,9 @@ def encode_frame(envelope: RequestEnvelope | ReplyEnvelope) -> bytearray:
     Raises:
         LocalProtocolError: it is larger than `FRAME_SIZE_MAX`.
     """
-    frame = bytearray(HEADER.size)
-    _encoder.encode_into(envelope, frame, HEADER.size)
-    size = len(frame) - HEADER.size
+    frame = bytearray(HEADER_SIZE)
+    _encoder.encode_into(envelope, frame, HEADER_SIZE)
+    size = len(frame) - HEADER_SIZE
     if size > FRAME_SIZE_MAX:
         message = f"a message of {size} bytes does not fit into a frame of {FRAME_SIZE_MAX}"
         raise LocalProtocolError(message)
@@ -109,13 +109,14 @@ class ServerSession:
             frame = self._frames.next_frame()
             if frame is None:
                 return None
-            envelope = self._decode(frame)
-            if self.state is State.HELLO:
-                return self._greet(envelope)
+            try:
+                envelope: RequestEnvelope | Refused = _request_decoder.decode(frame)
+            except _UNREADABLE as error:
+                envelope = _explain_unreadable(frame, error)
+            return envelope if self.state is State.OPEN else self._greet(envelope)
         except RemoteProtocolError:
             self.state = State.CLOSED
             raise
-        return envelope
 
     def welcome(self, *, version: str, pid: int, started_by: str) -> Reply:
         """The answer to the Hello that was received: Welcome, or why there can be no conversation.
@@ -146,12 +147,6 @@ class ServerSession:
             raise RemoteProtocolError(message)
         self.peer = envelope.body
         return envelope
-
-    def _decode(self, frame: memoryview) -> RequestEnvelope | Refused:
-        try:
-            return _request_decoder.decode(frame)
-        except _UNREADABLE as error:
-            return _explain_unreadable(frame, error)
 
 
 def _explain_unreadable(frame: memoryview, error: BaseException) -> Refused:
