@@ -183,7 +183,9 @@ class ClientSession:
 
     def hello(self, greeting: Hello) -> bytearray:
         """The frame that opens the conversation."""
-        return self._register(greeting, 0)
+        frame = encode_frame(RequestEnvelope(0, greeting))
+        self._open.add(0)
+        return frame
 
     def request(self, body: Request) -> tuple[int, bytearray]:
         """A request's number, and its frame to send.
@@ -195,8 +197,10 @@ class ClientSession:
             message = f"cannot send: {self.state.name}, {len(self._open)} requests open"
             raise LocalProtocolError(message)
         request_id = self._next_id
+        frame = encode_frame(RequestEnvelope(request_id, body))
         self._next_id += 1
-        return request_id, self._register(body, request_id)
+        self._open.add(request_id)
+        return request_id, frame
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came; an empty `data` means that the daemon closed.
@@ -222,33 +226,29 @@ class ClientSession:
             frame = self._frames.next_frame()
             if frame is None:
                 return None
-            reply = self._decode(frame)
+            try:
+                reply = _reply_decoder.decode(frame)
+            except _UNREADABLE as error:
+                message = f"the daemon sent a frame of {len(frame)} bytes that is no reply: {error}"
+                raise RemoteProtocolError(message) from error
+            self._match(reply)
         except RemoteProtocolError:
             self.state = State.CLOSED
             raise
-        if not (isinstance(reply.body, Page) and not reply.body.is_last):
-            self._open.discard(reply.id)
-        if isinstance(reply.body, Welcome):
-            self._open_with(reply.body)
         return reply
 
-    def _register(self, body: Request, request_id: int) -> bytearray:
-        frame = encode_frame(RequestEnvelope(request_id, body))
-        self._open.add(request_id)
-        return frame
+    def _match(self, reply: ReplyEnvelope) -> None:
+        """Close the request that a reply ends."""
+        if reply.id not in self._open or (self.state is State.HELLO) != (reply.id == 0):
+            message = f"the daemon answered request {reply.id}, which is not open"
+            raise RemoteProtocolError(message)
+        body = reply.body
+        if not isinstance(body, Page) or body.is_last:
+            self._open.remove(reply.id)
+        if isinstance(body, Welcome):
+            self._open_with(body)
 
     def _open_with(self, welcome: Welcome) -> None:
         self.peer = welcome
         self.state = State.OPEN
         self.outstanding_max = max(1, min(OUTSTANDING_MAX, welcome.outstanding_max))
-
-    def _decode(self, frame: memoryview) -> ReplyEnvelope:
-        try:
-            reply = _reply_decoder.decode(frame)
-        except _UNREADABLE as error:
-            message = f"the daemon sent a frame of {len(frame)} bytes that is no reply: {error}"
-            raise RemoteProtocolError(message) from error
-        if reply.id not in self._open or (self.state is State.HELLO) != (reply.id == 0):
-            message = f"the daemon answered request {reply.id}, which is not open"
-            raise RemoteProtocolError(message)
-        return reply

@@ -1,0 +1,38 @@
+"""Errors say on the wire what they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from motoolsd.core import errors
+from motoolsd.core.errors import AlreadyRunning, CorruptDatabase, RequestError, SchemaTooNew, StorageFailed
+from motoolsd.wire.messages import Failure
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (RequestError("no"), Failure(code="invalid_request", message="no")),
+        (
+            StorageFailed("full", outcome_known=False),
+            Failure(code="storage_failed", message="full", detail={"outcome_known": False}),
+        ),
+        (CorruptDatabase("bad"), Failure(code="corrupt_database", message="bad")),
+        (SchemaTooNew("new", version=9), Failure(code="schema_too_new", message="new", detail={"version": 9})),
+    ],
+)
+def test_failure_carries_code_text_and_attributes(error: RequestError, failure: Failure) -> None:
+    """What a client is told is what the error knows."""
+    assert error.to_failure() == failure
+
+
+def test_owner_is_named() -> None:
+    """Whoever finds the directory taken learns by whom."""
+    assert "pid 7" in AlreadyRunning("/cache", "pid 7").message
+
+
+def test_each_class_has_a_code_of_its_own() -> None:
+    """Except the one that says more of the same."""
+    classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, RequestError)]
+    codes = [found.code for found in classes if found is not AlreadyRunning]
+    assert len(codes) == len(set(codes))

@@ -1,0 +1,84 @@
+"""One of every message, every field filled: what golden bytes are made from."""
+
+from __future__ import annotations
+
+from motoolsd.wire import messages as m
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.keys import Kind, eval_key
+
+KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
+SIZE = m.Size(size_bytes=10, allocated_bytes=4096)
+TIMES = {"created_at": "2026-01-31T23:59:59.123Z", "last_used_at": "2026-02-01T00:00:00.000Z"}
+COMMON = {**TIMES, "hits": 3, "size_bytes": 5, "version": "1.2", "labels": {"experiment": "e1"}, "pinned": True}
+HASH = "a" * 64
+
+REQUESTS: tuple[m.Request, ...] = (
+    m.Hello(protocol=1, version="0.1.0", client="motools.cache", pid=42, start_time=7, features=("lookup",)),
+    m.Lookup(
+        kind=Kind.EVAL, keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)]
+    ),
+    m.PutDataset(request_key=KEY, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
+    m.PutModel(
+        request_key=KEY, labels={}, dataset_hash=HASH, config=b'{"lr": 0.1}', backend_type="openai", model_id=b"ft-1"
+    ),
+    m.PutEvals(
+        request_key=KEY, model_id="ft-1", backend_type="inspect", kwargs=b'{"limit": 3}', logs={"t": b"\xff.eval"}
+    ),
+    m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[]),
+    m.ClearAll(request_key=KEY),
+    m.ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t"),
+    m.GetStats(),
+    m.GetSizes(),
+    m.GetStatus(),
+    m.Drain(reason="upgrade"),
+)
+REPLIES: tuple[m.Reply, ...] = (
+    m.Welcome(
+        protocol=1, version="0.1.0", pid=42, start_time=7, features=("lookup",), outstanding_max=64, started_by="client"
+    ),
+    m.Found(values=[b"file-1", None]),
+    m.Stored(),
+    m.Cleared(datasets=1, models=2, evals=3),
+    m.DatasetPage(is_last=True, items=[DatasetRow(dataset_hash=HASH, value=b"file-1", **COMMON)]),  # type: ignore[arg-type]
+    m.ModelPage(
+        items=[
+            ModelRow(cache_key=HASH, value=b"ft-1", dataset_hash=HASH, config=b"{}", backend_type="openai", **COMMON)  # type: ignore[arg-type]
+        ]
+    ),
+    m.EvalPage(
+        is_last=True,
+        items=[
+            EvalRow(
+                id=9,
+                model_id="ft-1",
+                task_id="t",
+                backend_type="inspect",
+                value=b"\xff.eval",
+                kwargs_hash=HASH,
+                kwargs=b"{}",
+                **COMMON,  # type: ignore[arg-type]
+            )
+        ],
+    ),
+    m.Sizes(categories={"datasets": SIZE}),
+    m.Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4),
+    m.Status(
+        pid=42,
+        version="0.1.0",
+        socket=b"/c/motoolsd.sock",
+        uptime_s=1.5,
+        clients=2,
+        entries=3,
+        started_by="client",
+        idle_timeout_s=900.0,
+        durability="full",
+        sqlite_version="3.40.1",
+    ),
+    m.Draining(),
+    m.Failure(code="storage_failed", message="disk full", detail={"outcome_known": False}),
+)
+
+
+def name_of(message: m.Message) -> str:
+    """The operation's name on the wire."""
+    return str(type(message).__struct_config__.tag)
