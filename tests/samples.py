@@ -7,6 +7,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -38,7 +39,9 @@ INSERT INTO eval_results (model_id, task_id, backend_type, log_file_path, inspec
 _numbers = itertools.count(1)
 
 
-def request_key(number: int | None = None, *, client: bytes = CLIENT, lowest_open: int = 1, retry: bool = False) -> RequestKey:
+def request_key(
+    number: int | None = None, *, client: bytes = CLIENT, lowest_open: int = 1, retry: bool = False
+) -> RequestKey:
     """The key of a write; without a number, one that was not used before."""
     return RequestKey(client, next(_numbers) if number is None else number, lowest_open, retry)
 
@@ -96,7 +99,7 @@ def execute(database: str | Path, script: str) -> None:
         connection.executescript(script)
 
 
-def query(database: str | Path, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+def query(database: str | Path, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     """What somebody sees in a database by hand."""
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(statement, parameters).fetchall()

@@ -24,5 +24,5 @@ class SystemClock:
         return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
     async def sleep(self, seconds: float) -> None:
-        """Pause."""
-        await anyio.sleep(seconds)
+        """Pause; not at all if the time is over already."""
+        await anyio.sleep(max(0.0, seconds))

@@ -24,8 +24,13 @@ class RequestError(Exception):
         self.detail = detail
 
     def to_failure(self) -> Failure:
-        """The reply that says so."""
-        return Failure(code=self.code.value, message=self.message, detail=self.detail)
+        """The reply that says so. A path in it that is no UTF-8 is written with escapes."""
+        detail = {name: _sendable(value) if isinstance(value, str) else value for name, value in self.detail.items()}
+        return Failure(code=self.code.value, message=_sendable(self.message), detail=detail)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class StorageFailed(RequestError):

@@ -26,6 +26,16 @@ NETWORK_FILESYSTEMS: Final[dict[int, str]] = {
     0x01021997: "9P",
     0x7461636F: "OCFS2",
     0x01161970: "GFS2",
+    0x61636673: "ACFS",
+    0x73757245: "Coda",
+    0x013111A8: "IBRIX",
+    0x564C: "NCP",
+    0x20030528: "OrangeFS",
+    0xAAD7AAEA: "PanFS",
+    0x7C7C6673: "Parallels shared folders",
+    0xBEEFDEAD: "StorNext",
+    0x786F4256: "VirtualBox shared folders",
+    0xBACBACBC: "VMware shared folders",
 }
 """f_type of statfs(2) -> name. File locks or shared memory fail there silently, between hosts or at all."""
 

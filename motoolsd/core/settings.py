@@ -1,6 +1,6 @@
 """What can be set, with every limit of the daemon in one place.
 
-Layer: core. Imports errors.
+Layer: core. Imports errors and wire.frames.
 Invariant: a setting that is unknown or wrong is refused with its name, never ignored.
 """
 
@@ -13,9 +13,12 @@ import msgspec
 from msgspec import Meta
 
 from motoolsd.core.errors import StartFailed
+from motoolsd.wire.frames import FRAME_SIZE_MAX
 
-PositiveInt = Annotated[int, Meta(ge=1)]
-PositiveSeconds = Annotated[float, Meta(gt=0)]
+# The upper bounds are what the kernel and the event loop take: 32 bits, and thirty years.
+PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=1e9)]
+PageSize = Annotated[int, Meta(ge=1, le=FRAME_SIZE_MAX // 4)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_max: PositiveInt = 1_024
     """Writes in one transaction."""
     page_rows_max: PositiveInt = 1_000
-    page_size_bytes: PositiveInt = 262_144
+    page_size_bytes: PageSize = 262_144
     """A page of a listing ends after this many rows, or bytes of text, whichever comes first."""
     load_rows: PositiveInt = 5_000
     """Rows read at once while the index is loaded."""
@@ -61,6 +64,6 @@ def parse_settings(text: str, *, source: str) -> Settings:
     """
     try:
         return msgspec.convert(tomllib.loads(text), Settings)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         message = f"{source}: {error}. Mend the file, or remove it to run with the defaults"
         raise StartFailed(message) from error

@@ -1,7 +1,7 @@
 """aiosqlite connections: how they are opened, and one function run in one hop.
 
 Layer: store. Imports failures.
-Invariant: the only place that uses aiosqlite's private `_execute` and `_conn`; a contract test watches both. A batch
+Invariant: the only place that uses aiosqlite's private `_execute`, `_conn` and `_thread`; tests watch them. A batch
 that took three hops into the connection's thread (BEGIN, rows, COMMIT) took twice as long as one hop.
 """
 
@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import aiosqlite
 import anyio
+import anyio.to_thread
 
 from motoolsd.store.failures import explained
 
@@ -80,14 +81,15 @@ async def open_connection(database: str, *, read_only: bool, synchronous: str = 
     Resources: closed when the block is left, with cancellation held off: an open aiosqlite connection keeps the
     process from ending.
     """
+    connection = aiosqlite.connect(
+        _uri(database, "ro" if read_only else "rw"),
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
+        cached_statements=256,
+    )
     with explained(database):
-        connection = await aiosqlite.connect(
-            _uri(database, "ro" if read_only else "rw"),
-            uri=True,
-            isolation_level=None,
-            timeout=BUSY_TIMEOUT_S,
-            cached_statements=256,
-        )
+        await _connect(connection)
     try:
         opened = Connection(connection, database)
         await opened.call(_configure_reader if read_only else _configure_writer, synchronous)
@@ -95,6 +97,16 @@ async def open_connection(database: str, *, read_only: bool, synchronous: str = 
     finally:
         with anyio.CancelScope(shield=True), explained(database):
             await connection.close()
+
+
+async def _connect(connection: aiosqlite.Connection) -> None:
+    try:
+        await connection
+    except BaseException:
+        # aiosqlite tells its thread to end and does not wait: it would report that to a loop that is closed by then.
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(connection._thread.join)  # noqa: SLF001 - see the module's text
+        raise
 
 
 def _configure(connection: sqlite3.Connection) -> None:

@@ -43,7 +43,22 @@ class ProtocolError(Exception):
 
 
 class LocalProtocolError(ProtocolError):
-    """We broke the rules: a defect in this program."""
+    """We broke the rules, or were asked to send what cannot be sent. Nothing was sent."""
+
+
+class MessageTooLarge(LocalProtocolError):
+    """It does not fit into a frame.
+
+    Attributes:
+        size_bytes: what it takes.
+        size_max_bytes: what a frame takes.
+    """
+
+    def __init__(self, size_bytes: int, size_max_bytes: int) -> None:
+        """Name both sizes."""
+        super().__init__(f"a message of {size_bytes} bytes does not fit into a frame of {size_max_bytes}")
+        self.size_bytes = size_bytes
+        self.size_max_bytes = size_max_bytes
 
 
 class RemoteProtocolError(ProtocolError):

@@ -14,6 +14,9 @@ from motoolsd.wire.errors import RemoteProtocolError
 FRAME_SIZE_MAX: Final = 16 * 1024 * 1024
 """Bytes of payload in one frame. One value of 4 MiB with its configuration fits; pages are cut far below."""
 
+REQUEST_SIZE_MAX: Final = FRAME_SIZE_MAX - 64 * 1024
+"""The same for a client's frames: what one request stored can be listed, in one frame with what the daemon adds."""
+
 HEADER: Final = Struct(">I")
 HEADER_SIZE: Final = HEADER.size
 
@@ -21,10 +24,15 @@ HEADER_SIZE: Final = HEADER.size
 class FrameBuffer:
     """Cuts a byte stream into frames, however the bytes arrive."""
 
-    __slots__ = ("_buffer", "_chunks", "_offset", "_waiting_for", "_waiting_size")
+    __slots__ = ("_buffer", "_chunks", "_offset", "_size_max", "_waiting_for", "_waiting_size")
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, size_max: int = FRAME_SIZE_MAX) -> None:
+        """Start empty.
+
+        Args:
+            size_max: bytes of payload that a frame may announce.
+        """
+        self._size_max = size_max
         self._buffer = b""
         self._offset = 0
         # Chunks of a frame that is not whole yet are joined once, when it is: joining at every arrival would make
@@ -46,17 +54,20 @@ class FrameBuffer:
         """The next whole frame's payload, or None until more bytes come.
 
         Raises:
-            RemoteProtocolError: the announced length is zero or over `FRAME_SIZE_MAX`.
+            RemoteProtocolError: the announced length is zero or over the limit.
         """
         buffer, offset = self._buffer, self._offset
         start = offset + HEADER_SIZE
         if start <= len(buffer):
             # What nearly always comes: bytes that hold whole frames.
             size: int = HEADER.unpack_from(buffer, offset)[0]
-            if 0 < size <= FRAME_SIZE_MAX and (end := start + size) <= len(buffer):
+            if 0 < size <= self._size_max and (end := start + size) <= len(buffer):
                 self._offset = end
                 return memoryview(buffer)[start:end]
         elif offset == len(buffer) and not self._chunks:
+            # Let go of what was taken: a connection that goes idle now would hold its largest frame for hours.
+            self._buffer = b""
+            self._offset = 0
             return None
         return self._next_scattered_frame()
 
@@ -84,8 +95,8 @@ class FrameBuffer:
         if len(self._buffer) < HEADER_SIZE:
             return None
         size: int = HEADER.unpack_from(self._buffer)[0]
-        if not 0 < size <= FRAME_SIZE_MAX:
-            message = f"a frame of {size} bytes was announced; between 1 and {FRAME_SIZE_MAX} are allowed"
+        if not 0 < size <= self._size_max:
+            message = f"a frame of {size} bytes was announced; between 1 and {self._size_max} are allowed"
             raise RemoteProtocolError(message)
         return size
 

@@ -68,11 +68,15 @@ def parse_eval_key(key: str) -> EvalIdentity:
     Raises:
         ValueError: the key is not one that `eval_key` makes.
     """
+    message = f"not the key of an evaluation: {key[:80]!r}"
     try:
-        return _eval_decoder.decode(key)
-    except msgspec.MsgspecError as error:
-        message = f"not the key of an evaluation: {key[:80]!r}"
+        identity = _eval_decoder.decode(key)
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise ValueError(message) from error
+    # The same columns, spelled otherwise, would live in another slot than the entry they name.
+    if eval_key(identity.model_id, identity.task_id, identity.backend_type, identity.kwargs_hash) != key:
+        raise ValueError(message)
+    return identity
 
 
 def json_hash(canonical_json: str) -> str:

@@ -11,8 +11,8 @@ from enum import Enum, auto
 
 import msgspec
 
-from motoolsd.wire.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, HEADER_SIZE, FrameBuffer
+from motoolsd.wire.errors import ErrorCode, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, HEADER_SIZE, REQUEST_SIZE_MAX, FrameBuffer
 from motoolsd.wire.messages import (
     FEATURES,
     OPERATIONS,
@@ -46,33 +46,44 @@ _reply_decoder = msgspec.msgpack.Decoder(ReplyEnvelope)
 _raw_decoder = msgspec.msgpack.Decoder(RawEnvelope)
 _name_decoder = msgspec.msgpack.Decoder(OperationName)
 
-# Deep nesting makes msgspec raise RecursionError, and a map of a million empty maps MemoryError on a small machine;
-# neither is a MsgspecError. No message has a field of free type, so nothing nested is ever built: it is skipped.
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, MemoryError)
+# What decoding may raise beside MsgspecError: a text that is no UTF-8 gives UnicodeDecodeError, deep nesting
+# RecursionError, and millions of entries MemoryError on a small machine. No message has a field of free type, so
+# nothing nested is ever built: it is skipped.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError)
 
 
-def encode_frame(envelope: RequestEnvelope | ReplyEnvelope) -> bytearray:
+def encode_frame(envelope: RequestEnvelope | ReplyEnvelope, size_max: int = FRAME_SIZE_MAX) -> bytearray:
     """One envelope as a frame, ready to send.
 
+    Args:
+        envelope: what to send.
+        size_max: bytes of payload that the other side takes.
+
     Raises:
-        LocalProtocolError: it is larger than `FRAME_SIZE_MAX`.
+        MessageTooLarge: it is larger than that.
+        LocalProtocolError: it holds what no message can: a text with half a character, or a number over 64 bits.
     """
     frame = bytearray(HEADER_SIZE)
-    _encoder.encode_into(envelope, frame, HEADER_SIZE)
+    try:
+        _encoder.encode_into(envelope, frame, HEADER_SIZE)
+    except (UnicodeEncodeError, OverflowError) as error:
+        message = f"a message cannot be sent: {error}"
+        raise LocalProtocolError(message) from error
     size = len(frame) - HEADER_SIZE
-    if size > FRAME_SIZE_MAX:
-        message = f"a message of {size} bytes does not fit into a frame of {FRAME_SIZE_MAX}"
-        raise LocalProtocolError(message)
+    if size > size_max:
+        raise MessageTooLarge(size, size_max)
     HEADER.pack_into(frame, 0, size)
     return frame
 
 
 def encode_reply(request_id: int, body: Reply) -> bytearray:
-    """A reply as a frame; one that is too large becomes a Failure, because its request must have an answer."""
+    """A reply as a frame; one that cannot be sent becomes a Failure, because its request must have an answer."""
     try:
         return encode_frame(ReplyEnvelope(request_id, body))
     except LocalProtocolError as error:
-        return encode_frame(ReplyEnvelope(request_id, Failure(code=ErrorCode.INVALID_REQUEST, message=str(error))))
+        # Too large is what the caller asked for; anything else is our own defect.
+        code = ErrorCode.INVALID_REQUEST if isinstance(error, MessageTooLarge) else ErrorCode.PROTOCOL_ERROR
+        return encode_frame(ReplyEnvelope(request_id, Failure(code=code, message=str(error))))
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -89,13 +100,14 @@ class ServerSession:
 
     def __init__(self) -> None:
         """Expect a Hello."""
-        self._frames = FrameBuffer()
+        self._frames = FrameBuffer(REQUEST_SIZE_MAX)
         self.state = State.HELLO
         self.peer: Hello | None = None
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes as they came."""
-        self._frames.feed(data)
+        """Take bytes as they came; once closed, drop them."""
+        if self.state is not State.CLOSED:
+            self._frames.feed(data)
 
     def next_event(self) -> RequestEnvelope | Refused | None:
         """The next request, a request to be refused, or None until more bytes come.
@@ -182,8 +194,15 @@ class ClientSession:
         return len(self._open)
 
     def hello(self, greeting: Hello) -> bytearray:
-        """The frame that opens the conversation."""
-        frame = encode_frame(RequestEnvelope(0, greeting))
+        """The frame that opens the conversation.
+
+        Raises:
+            LocalProtocolError: it was opened already.
+        """
+        if self.state is not State.HELLO or self._open:
+            message = "hello is said once, and first"
+            raise LocalProtocolError(message)
+        frame = encode_frame(RequestEnvelope(0, greeting), REQUEST_SIZE_MAX)
         self._open.add(0)
         return frame
 
@@ -191,23 +210,28 @@ class ClientSession:
         """A request's number, and its frame to send.
 
         Raises:
-            LocalProtocolError: the session is not open, or has `outstanding_max` requests open already.
+            LocalProtocolError: the session is not open, has `outstanding_max` requests open already, or the request
+                cannot be sent (`MessageTooLarge`).
         """
         if self.state is not State.OPEN or len(self._open) >= self.outstanding_max:
             message = f"cannot send: {self.state.name}, {len(self._open)} requests open"
             raise LocalProtocolError(message)
         request_id = self._next_id
-        frame = encode_frame(RequestEnvelope(request_id, body))
+        frame = encode_frame(RequestEnvelope(request_id, body), REQUEST_SIZE_MAX)
         self._next_id += 1
         self._open.add(request_id)
         return request_id, frame
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes as they came; an empty `data` means that the daemon closed.
+        """Take bytes as they came; an empty `data` means that the daemon closed. Once closed, drop them.
+
+        Take all events before the end is told: what is left then counts as cut off.
 
         Raises:
             RemoteProtocolError: the stream ended inside a frame.
         """
+        if self.state is State.CLOSED:
+            return
         if data:
             self._frames.feed(data)
             return
@@ -222,6 +246,8 @@ class ClientSession:
         Raises:
             RemoteProtocolError: the bytes are no reply, or a reply to nothing that was asked.
         """
+        if self.state is State.CLOSED:
+            return None
         try:
             frame = self._frames.next_frame()
             if frame is None:
@@ -239,16 +265,25 @@ class ClientSession:
 
     def _match(self, reply: ReplyEnvelope) -> None:
         """Close the request that a reply ends."""
-        if reply.id not in self._open or (self.state is State.HELLO) != (reply.id == 0):
+        body = reply.body
+        if reply.id not in self._open:
             message = f"the daemon answered request {reply.id}, which is not open"
             raise RemoteProtocolError(message)
-        body = reply.body
         if not isinstance(body, Page) or body.is_last:
             self._open.remove(reply.id)
-        if isinstance(body, Welcome):
-            self._open_with(body)
+        if self.state is State.HELLO:
+            self._take_greeting(body)
+        elif isinstance(body, Welcome):
+            message = f"the daemon answered request {reply.id} with a welcome"
+            raise RemoteProtocolError(message)
 
-    def _open_with(self, welcome: Welcome) -> None:
-        self.peer = welcome
-        self.state = State.OPEN
-        self.outstanding_max = max(1, min(OUTSTANDING_MAX, welcome.outstanding_max))
+    def _take_greeting(self, body: Reply) -> None:
+        if isinstance(body, Welcome):
+            self.peer = body
+            self.state = State.OPEN
+            self.outstanding_max = max(1, min(OUTSTANDING_MAX, body.outstanding_max))
+        elif isinstance(body, Failure):
+            self.state = State.CLOSED
+        else:
+            message = "the daemon answered a hello with neither welcome nor failure"
+            raise RemoteProtocolError(message)

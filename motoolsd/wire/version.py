@@ -7,6 +7,9 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
+DIGITS_MAX = 18
+"""In one number of a version. The text comes from the other side, and int() raises on thousands of digits."""
+
 
 def release(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, comparable: `release("1.10.0rc1") == (1, 10, 0)`.
@@ -16,7 +19,7 @@ def release(version: str) -> tuple[int, ...]:
     numbers: list[int] = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
+        if not 0 < len(digits) <= DIGITS_MAX:
             break
         numbers.append(int(digits))
         if digits != part:

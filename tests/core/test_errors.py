@@ -26,6 +26,15 @@ def test_failure_carries_code_text_and_attributes(error: RequestError, failure: 
     assert error.to_failure() == failure
 
 
+def test_path_that_is_no_utf_8_can_be_told() -> None:
+    """A cache directory may have any name; its errors reach the client all the same."""
+    failure = CorruptDatabase("/caf\udce9/cache.db is damaged", path="/caf\udce9").to_failure()
+    assert failure == Failure(
+        code="corrupt_database", message="/caf\\udce9/cache.db is damaged", detail={"path": "/caf\\udce9"}
+    )
+    failure.message.encode()
+
+
 def test_owner_is_named() -> None:
     """Whoever finds the directory taken learns by whom."""
     assert "pid 7" in AlreadyRunning("/cache", "pid 7").message

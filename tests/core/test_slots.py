@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.wire.keys import SLOT_COUNT
 
@@ -22,6 +24,14 @@ def test_finish_bumps_what_was_moving() -> None:
     slots.finish()
     assert (slots.number(3), slots.number(4)) == (6, 5)
     assert slots.is_current(3, 6)
+
+
+def test_batches_move_one_after_another() -> None:
+    """There is one writer: a second batch under way is a bug of ours."""
+    slots = Slots(base=0)
+    slots.begin({1})
+    with pytest.raises(AssertionError, match="one batch"):
+        slots.begin({2})
 
 
 def test_snapshot_does_not_follow() -> None:

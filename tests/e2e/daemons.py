@@ -22,10 +22,18 @@ def daemon_pid(directory: Path) -> int | None:
     """The pid that the lock file names, if that process still runs."""
     try:
         pid = msgspec.json.decode((directory / "motoolsd.lock").read_bytes(), type=Owner).pid
-        os.kill(pid, 0)
     except (OSError, msgspec.MsgspecError):
         return None
-    return pid
+    return pid if is_alive(pid) else None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and that init has not noticed yet (a zombie) does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
 
 
 def end_daemon(directory: Path, number: signal.Signals = signal.SIGTERM) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from motools.cache import SyncCache
@@ -22,10 +23,19 @@ def write_many(directory: str, worker: int, count: int) -> list[str]:
     return errors
 
 
-def first_call(directory: str, ready: str, worker: int) -> str:
-    """Wait until the test opens the gate, then be one of many that find no daemon; the error met, or nothing."""
-    with open(ready, "rb") as gate:  # a FIFO: opening it waits for the test
-        gate.read()
+_barrier: Barrier | None = None
+
+
+def remember_barrier(barrier: Barrier) -> None:
+    """A pool's initializer: a barrier can only be inherited by a pool's processes, not sent to them."""
+    global _barrier  # noqa: PLW0603
+    _barrier = barrier
+
+
+def first_call(directory: str, worker: int) -> str:
+    """Be one of many that find no daemon at the same moment; the error met, or nothing."""
+    assert _barrier is not None, "the pool's initializer sets it"
+    _barrier.wait(START_TIMEOUT_S)
     try:
         with SyncCache(directory) as cache:
             cache.set_file_id(f"dataset-{worker}", f"file-{worker}")

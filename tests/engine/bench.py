@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import anyio
 
@@ -24,7 +24,8 @@ class NoFiles:
         return {"runs": Size(size_bytes=7, allocated_bytes=4096)}
 
 
-class Bench(NamedTuple):
+@dataclass(frozen=True)
+class Bench:
     """An engine and what it is made of."""
 
     engine: Engine

@@ -40,7 +40,9 @@ def open_bench(database: str) -> OpenBench:
         index, slots, clock = Index(settings.index_entries_max), Slots(0), FakeClock()
         async with open_store(database, synchronous="NORMAL") as real:
             store = GatedStore.around(real)
-            writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
+            writer = Writer(
+                store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max
+            )
             engine = Engine(store=store, index=index, slots=slots, writer=writer, files=NoFiles(), settings=settings)
             bench = Bench(engine, writer, store, index, slots, clock)
             with anyio.fail_after(10):
@@ -49,9 +51,12 @@ def open_bench(database: str) -> OpenBench:
                     await anyio.wait_all_tasks_blocked()
                     if loaded:
                         await engine.load_index()
-                    yield bench
-                    bench.open_gates()
-                    writer.close()
+                    try:
+                        yield bench
+                    finally:
+                        # A failing test, too: the writer's commit is shielded, and would wait at its gate for ever.
+                        bench.open_gates()
+                        writer.close()
 
     return open_it
 

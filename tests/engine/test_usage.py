@@ -22,9 +22,9 @@ def test_different_entries_are_bounded() -> None:
     """Above the limit new entries are not counted, known ones are; taking makes room."""
     counts = UsageCounts(2)
     counts.count(Kind.DATASET, ["a", "b", "c", "a"], [b"1"] * 4)
-    assert counts.is_full
+    was_full = counts.is_full
     assert counts.take(Kind.DATASET) == Usage(Kind.DATASET, {"a": 2, "b": 1})
-    assert not counts.is_full
+    assert (was_full, counts.is_full) == (True, False)
     counts.count(Kind.DATASET, ["c"], [b"1"])
     assert counts.take(Kind.DATASET) == Usage(Kind.DATASET, {"c": 1})
 
@@ -34,7 +34,8 @@ def test_fullness_lasts_until_every_full_kind_is_taken() -> None:
     counts = UsageCounts(1)
     counts.count(Kind.DATASET, ["a"], [b"1"])
     counts.count(Kind.MODEL, ["a"], [b"1"])
-    counts.take(Kind.DATASET)
-    assert counts.is_full
-    counts.take(Kind.MODEL)
-    assert not counts.is_full
+    fullness = []
+    for kind in (Kind.DATASET, Kind.MODEL):
+        counts.take(kind)
+        fullness.append(counts.is_full)
+    assert fullness == [True, False]

@@ -109,8 +109,10 @@ async def test_full_queue_makes_callers_wait_and_calls_back(open_bench: OpenBenc
         assert called == 1
 
 
-async def test_unknown_outcome_is_forgotten_told_and_safe_to_retry(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The writer is reopened, memory forgets, every slot moves on, the batch fails as unknown; a retry is applied once."""
+async def test_unknown_outcome_is_forgotten_told_and_safe_to_retry(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The writer is reopened, memory forgets, all slots move, the batch fails as unknown; a retry is applied once."""
     await bench.write(put_dataset("other", b"kept"))
     numbers = bench.slots.snapshot()
     bench.store.next_failure = unknown_outcome()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Awaitable, Callable
 
 import aiosqlite
 import anyio
@@ -55,10 +56,12 @@ async def test_one_call_is_one_hop(database: str) -> None:
 
 
 async def test_missing_file_is_not_made(tmp_path: object) -> None:
-    """Opening never creates: only `prepare_database` does."""
+    """Opening never creates: only `prepare_database` does. Nor does a failed opening leave its thread behind."""
+    before = threading.active_count()
     with pytest.raises(StorageFailed, match="cannot be opened"):
         async with open_connection(f"{tmp_path}/cache.db", read_only=False):
             pass
+    assert threading.active_count() <= before + 1  # anyio's own worker thread may wait for work
 
 
 async def test_cancelled_block_closes_the_connection(database: str) -> None:
@@ -75,7 +78,7 @@ async def test_aiosqlite_has_the_private_calls_that_we_use(database: str) -> Non
     """Contract with aiosqlite: `_conn` is the sqlite3 connection, `_execute` runs a function in its thread."""
     async with aiosqlite.connect(database) as connection:
         assert isinstance(connection._conn, sqlite3.Connection)  # noqa: SLF001 - the contract under test
-        execute = connection._execute  # noqa: SLF001
+        execute: Callable[..., Awaitable[object]] = connection._execute  # noqa: SLF001
         assert await execute(lambda one, *, two: (one, two), 1, two=Kind.MODEL) == (1, Kind.MODEL)
         assert await execute(threading.current_thread) is not threading.current_thread()
         with pytest.raises(ZeroDivisionError):

@@ -226,9 +226,7 @@ def test_unreadable_file_is_refused(database: Path) -> None:
 
 
 @pytest.mark.parametrize("step", range(len(VERSION_1) + 1))
-def test_interrupted_migration_leaves_the_old_file(
-    database: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def test_interrupted_migration_leaves_the_old_file(database: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Whichever statement fails, the file is byte for byte what it was, no copy is left, and a later try succeeds."""
     make_old_database(database)
     with monkeypatch.context() as patch:
@@ -260,8 +258,11 @@ migration.prepare_database(sys.argv[1])
 def test_migration_killed_in_the_middle_is_undone_at_the_next_start(database: Path) -> None:
     """A journal that a killed process left is rolled back, though the file is first looked at read-only."""
     make_old_database(database)
-    execute(database, "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
-            " INSERT INTO dataset_files SELECT 'h' || i, 'f' || i FROM n;")
+    execute(
+        database,
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+        " INSERT INTO dataset_files SELECT 'h' || i, 'f' || i FROM n;",
+    )
     killed = subprocess.run([sys.executable, "-c", KILLED, database], timeout=30, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert Path(f"{database}-journal").stat().st_size > 0
@@ -282,7 +283,7 @@ def test_failed_backup_leaves_nothing(database: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StorageFailed, match="No space left"):
         prepare_database(str(database))
     assert database.read_bytes() == before
-    assert os.listdir(database.parent) == ["cache.db"]
+    assert [path.name for path in database.parent.iterdir()] == ["cache.db"]
 
 
 def test_path_that_is_no_utf8_works(tmp_path: Path) -> None:

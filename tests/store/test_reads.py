@@ -23,7 +23,9 @@ def store(raw: sqlite3.Connection, *requests: WriteRequest) -> None:
     commit_batch(raw, requests, NOW, "cache.db")
 
 
-def pages(raw: sqlite3.Connection, kind: Kind, only: Filter = EVERYTHING, *, rows_max: int, size_bytes: int) -> list[list[bytes]]:
+def pages(
+    raw: sqlite3.Connection, kind: Kind, only: Filter = EVERYTHING, *, rows_max: int, size_bytes: int
+) -> list[list[bytes]]:
     """The values of every page of a listing."""
     found: list[list[bytes]] = []
     after: int | None = FROM_START
@@ -50,7 +52,8 @@ def test_damaged_row_is_a_miss_and_logged(
     store(raw, put_dataset("good", b"value"), put_dataset("bad", b"value"))
     execute(
         database,
-        "DROP TRIGGER dataset_files_forget_checksum; UPDATE dataset_files SET file_id = 'valuf' WHERE dataset_hash = 'bad';",
+        "DROP TRIGGER dataset_files_forget_checksum;"
+        "UPDATE dataset_files SET file_id = 'valuf' WHERE dataset_hash = 'bad';",
     )
     with caplog.at_level(logging.ERROR):
         assert select_values(raw, Kind.DATASET, ["good", "bad"]) == {"good": b"value"}

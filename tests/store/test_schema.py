@@ -43,7 +43,9 @@ def test_required_columns_are_those_that_the_migration_makes(database: Path) -> 
 def test_old_insert_works_and_is_stamped(database: Path, table: str) -> None:
     """An INSERT that knows only the old columns gets defaults: created now, unused, not pinned, not checked."""
     execute(database, f"INSERT {INSERTS[table]};")
-    (row,) = query(database, f"SELECT abs(julianday('now') - julianday(created_at)) < 0.01, hits, pinned, checksum FROM {table}")
+    (row,) = query(
+        database, f"SELECT abs(julianday('now') - julianday(created_at)) < 0.01, hits, pinned, checksum FROM {table}"
+    )
     assert row == (1, 0, 0, None)
 
 

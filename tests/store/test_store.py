@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -14,11 +14,22 @@ import pytest
 
 from motoolsd.core.errors import StorageFailed
 from motoolsd.store import store as store_module
+from motoolsd.store.connection import open_connection
 from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import Store, open_store
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared
 from tests.samples import NOW, applied, as_retry, clear, execute, put_dataset, query
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file."""
+    return Path(path).stat().st_size
+
+
+def files_of(database: str) -> list[str]:
+    """The database's files."""
+    return sorted(path.name for path in Path(database).parent.glob("cache.db*"))
 
 
 async def test_what_was_committed_is_read(store: Store) -> None:
@@ -47,8 +58,8 @@ async def test_closing_leaves_one_file(database: str) -> None:
     """After the last connection nothing but cache.db is left: the log is emptied and removed."""
     async with open_store(database, synchronous="FULL") as store:
         await store.commit([put_dataset("a")], NOW)
-        assert Path(f"{database}-wal").stat().st_size > 0
-    assert os.listdir(Path(database).parent) == ["cache.db"]
+        assert size_of(f"{database}-wal") > 0
+    assert files_of(database) == ["cache.db"]
 
 
 async def test_closing_ends_every_thread(database: str) -> None:
@@ -64,7 +75,7 @@ async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
     await store.commit([put_dataset("a")], NOW)
     await store.checkpoint(truncate=False)
     await store.checkpoint(truncate=True)
-    assert Path(f"{database}-wal").stat().st_size == 0
+    assert size_of(f"{database}-wal") == 0
 
 
 async def test_own_commits_are_no_outside_change(store: Store) -> None:
@@ -95,7 +106,7 @@ async def test_writer_is_reopened_by_whoever_needs_it(
     """If it cannot be opened again, requests fail with the reason, until it can; several at once open one."""
     await store.commit([put_dataset("a")], NOW)
     opened: list[bool] = []
-    real_open = store_module.open_connection
+    real_open = open_connection
 
     def refuse(*args: object, **kwargs: object) -> object:
         raise StorageFailed("no such luck")
@@ -213,6 +224,6 @@ async def test_killed_daemon_loses_nothing(database: str, tmp_path: Path) -> Non
         await store.commit([put_dataset("a")], NOW)
         copy = tmp_path / "copy.db"
         for suffix in ("", "-wal"):
-            Path(f"{copy}{suffix}").write_bytes(Path(f"{database}{suffix}").read_bytes())
+            shutil.copy(f"{database}{suffix}", f"{copy}{suffix}")
     async with open_store(str(copy), synchronous="FULL") as store:
         assert await store.values(Kind.DATASET, ["a"]) == {"a": b"file"}

@@ -143,7 +143,7 @@ def test_retry_of_a_request_that_never_arrived_is_carried_out(raw: sqlite3.Conne
 
 
 def test_reused_number_is_an_invalid_request_alone(raw: sqlite3.Connection, transactions: list[str]) -> None:
-    """A number that was used before, without being a retry, is the client's mistake: said so, without failing others."""
+    """A number that was used before, and is no retry, is the client's mistake: said so, alone."""
     commit(raw, put_dataset("a", key=request_key(77)))
     transactions.clear()
     wrong, good = commit(raw, put_dataset("wrong", key=request_key(77)), put_dataset("b"))
@@ -173,7 +173,9 @@ def test_replies_below_the_lowest_open_number_go(raw: sqlite3.Connection) -> Non
 def test_replies_of_vanished_clients_go_after_a_week(raw: sqlite3.Connection) -> None:
     """Nobody retries for so long."""
     commit_batch(raw, [put_dataset("a")], "2026-01-01 00:00:00.000", "cache.db")
-    commit_batch(raw, [put_dataset("b", key=request_key(99, client=OTHER_CLIENT))], "2026-01-07 00:00:00.000", "cache.db")
+    commit_batch(
+        raw, [put_dataset("b", key=request_key(99, client=OTHER_CLIENT))], "2026-01-07 00:00:00.000", "cache.db"
+    )
     forget_old_replies(raw, "2026-01-09 00:00:00.000")
     assert replies(raw) == [(OTHER_CLIENT, 99)]
 
@@ -230,7 +232,7 @@ def test_clear_takes_what_matches_everything(raw: sqlite3.Connection) -> None:
 
 
 def test_clear_by_a_key_with_a_nul_takes_that_row_alone(raw: sqlite3.Connection) -> None:
-    """SQLite's json_each cuts a text at a NUL: 'a\\0b' must not remove 'a'."""
+    """SQLite's json_each cuts a text at a NUL: what follows it must not be lost, or another row would go."""
     commit(raw, put_dataset("a"), put_dataset("a\0b"), put_dataset("a\0c"))
     (outcome,) = commit(raw, clear(Kind.DATASET, keys=["a\0b"]))
     assert applied(outcome).removed == [(Kind.DATASET, "a\0b")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from motoolsd.wire.errors import RemoteProtocolError
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, FrameBuffer
 
 payloads = st.lists(st.binary(min_size=1, max_size=300), max_size=8)
+MIB = 1 << 20
 
 
 def framed(*parts: bytes) -> bytes:
@@ -25,20 +28,40 @@ def drained(buffer: FrameBuffer) -> list[bytes]:
     return found
 
 
+def cut_and_drained(buffer: FrameBuffer, stream: bytes, looks: dict[int, bool]) -> list[bytes]:
+    """What comes out of a stream that is cut at the keys of `looks`, the reader looking where they are true."""
+    found: list[bytes] = []
+    cuts = sorted(looks)
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        buffer.feed(stream[begin:end])
+        if looks.get(end):
+            found += drained(buffer)
+    return found + drained(buffer)
+
+
+class ForgetsTails(FrameBuffer):
+    """A planted bug: bytes of an unfinished frame go when more bytes come."""
+
+    def feed(self, data: bytes) -> None:
+        """Forget, then take."""
+        self.__init__()  # type: ignore[misc] # what a bug would do
+        super().feed(data)
+
+
 @given(payloads, st.data())
 def test_any_split_gives_the_same_frames(parts: list[bytes], data: st.DataObject) -> None:
     """Wherever the stream is cut, and whenever the reader looks, the payloads are the same."""
     stream = framed(*parts)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    looks = data.draw(st.dictionaries(st.integers(0, len(stream)), st.booleans(), max_size=12))
     buffer = FrameBuffer()
-    found: list[bytes] = []
-    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        if begin < end:
-            buffer.feed(stream[begin:end])
-        if data.draw(st.booleans()):
-            found += drained(buffer)
-    assert found + drained(buffer) == parts
+    assert cut_and_drained(buffer, stream, looks) == parts
     assert buffer.is_empty()
+
+
+def test_planted_bug_is_found() -> None:
+    """The check above is no formality: a buffer that loses unfinished frames does not pass it."""
+    with pytest.raises(RemoteProtocolError):
+        cut_and_drained(ForgetsTails(), framed(b"one", b"two"), {5: True})
 
 
 def test_byte_by_byte_gives_the_same_frames() -> None:
@@ -66,13 +89,43 @@ def test_length_out_of_bounds_is_refused_before_the_payload(size: int, split: in
 def test_largest_frame_is_taken() -> None:
     """The limit itself is allowed, and arrives whole out of many pieces."""
     payload = b"x" * FRAME_SIZE_MAX
-    stream = framed(payload)
+    looks = dict.fromkeys(range(MIB, FRAME_SIZE_MAX, MIB), True)
+    assert cut_and_drained(FrameBuffer(), framed(payload), looks) == [payload]
+
+
+def test_announced_length_allocates_nothing() -> None:
+    """A peer that announces the largest frame and sends no more costs no memory."""
     buffer = FrameBuffer()
-    found: list[bytes] = []
-    for begin in range(0, len(stream), 1 << 20):
-        buffer.feed(stream[begin : begin + (1 << 20)])
-        found += drained(buffer)
-    assert found == [payload]
+    tracemalloc.start()
+    try:
+        buffer.feed(HEADER.pack(FRAME_SIZE_MAX) + b"x")
+        assert buffer.next_frame() is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MIB
+
+
+def test_limit_of_a_buffer_is_its_own() -> None:
+    """The daemon takes smaller frames than it sends."""
+    buffer = FrameBuffer(size_max=3)
+    buffer.feed(framed(b"abc", b"abcd"))
+    assert buffer.next_frame() == b"abc"
+    with pytest.raises(RemoteProtocolError, match="4 bytes"):
+        buffer.next_frame()
+
+
+def test_taken_frames_are_let_go() -> None:
+    """An idle connection does not hold the largest frame it ever brought."""
+    buffer = FrameBuffer()
+    tracemalloc.start()
+    try:
+        buffer.feed(framed(bytes(4 * MIB)))
+        assert len(drained(buffer)) == 1
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < MIB
 
 
 def test_unfinished_frame_is_not_empty() -> None:

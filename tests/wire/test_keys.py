@@ -34,9 +34,24 @@ def test_eval_key_gives_its_columns_back(model_id: str, task_id: str, backend: s
     assert parse_eval_key(key) == EvalIdentity(model_id, task_id, backend, kwargs_hash)
 
 
-@pytest.mark.parametrize("key", ["", "[]", '["a"]', "nonsense", '{"model_id": 1}', "[1,2,3,4]"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "[]",
+        '["a"]',
+        "nonsense",
+        '{"model_id": 1}',
+        "[1,2,3,4]",
+        '["a","b","c"]',
+        '["a","b","c",null,1]',
+        '["a", "b", "c", null]',
+        '["\\u00e9","b","c",null]',
+        '["\udcff","b","c",null]',
+    ],
+)
 def test_key_of_nobody_is_refused(key: str) -> None:
-    """A text that no key function made is a ValueError, not a wrong lookup."""
+    """A text that no key function made is a ValueError, not a wrong lookup; another spelling has another slot."""
     with pytest.raises(ValueError, match="not the key"):
         parse_eval_key(key)
 
@@ -45,6 +60,21 @@ def test_slots_do_not_move() -> None:
     """Clients of another version look at the same slots."""
     assert [slot_of(kind, "a" * 64) for kind in Kind] == [64247, 26616, 27939]
     assert all(0 <= slot_of(Kind.MODEL, str(number)) < SLOT_COUNT for number in range(100))
+
+
+def test_eval_key_does_not_change_between_versions() -> None:
+    """Clients in other languages write it too: no spaces, UTF-8 as it is, control characters escaped."""
+    key = eval_key('é"\\/\n\x01\x7f', "t", "b", None)
+    assert key == '["é\\"\\\\/\\n\\u0001\x7f","t","b",null]'
+
+
+def test_kinds_have_the_names_of_the_commands() -> None:
+    """What stands on the wire is singular, what users type plural."""
+    assert [(kind.value, kind.plural) for kind in Kind] == [
+        ("dataset", "datasets"),
+        ("model", "models"),
+        ("eval", "evals"),
+    ]
 
 
 def test_json_hash_is_sha_256() -> None:

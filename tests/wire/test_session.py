@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
+from tests.wire.conversation import Conversation
 
 from motoolsd.wire.entries import DatasetRow
-from motoolsd.wire.errors import LocalProtocolError, RemoteProtocolError
-from motoolsd.wire.frames import HEADER
+from motoolsd.wire.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from motoolsd.wire.frames import HEADER, REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
     PROTOCOL,
@@ -24,6 +27,7 @@ from motoolsd.wire.messages import (
     ListEntries,
     Lookup,
     Reply,
+    ReplyEnvelope,
     Request,
     RequestEnvelope,
     Stored,
@@ -34,6 +38,15 @@ from motoolsd.wire.session import ClientSession, Refused, ServerSession, State, 
 Feed = Callable[[bytes], Iterable[bytes]]
 HELLO = Hello(protocol=PROTOCOL, version="0.1.0")
 LOOKUP = Lookup(kind=Kind.DATASET, keys=["a"])
+
+
+# All that MessagePack holds: numbers end at 64 bits.
+BODIES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5) | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+GOLDEN_FRAMES = sorted(path.read_text() for path in (Path(__file__).parent / "golden").glob("*.hex"))
 
 
 def whole(data: bytes) -> Iterable[bytes]:
@@ -90,6 +103,19 @@ def open_client() -> ClientSession:
     session.receive_data(bytes(encode_reply(0, Welcome(protocol=PROTOCOL, version="0.1.0", pid=1))))
     assert session.next_event() is not None
     return session
+
+
+def outcome(session: ServerSession | ClientSession, data: bytes, feed: Feed = whole) -> Exception | None:
+    """How a session ends that takes these bytes: with a RemoteProtocolError, or not at all."""
+    try:
+        for part in feed(data):
+            session.receive_data(part)
+            while session.next_event() is not None:
+                pass
+    except RemoteProtocolError as error:
+        assert session.state is State.CLOSED
+        return error
+    return None
 
 
 def test_server_gives_requests_in_their_order(feed: Feed) -> None:
@@ -162,20 +188,26 @@ def test_what_is_no_envelope_ends_the_session(payload: bytes, feed: Feed) -> Non
 @given(st.binary(max_size=400))
 def test_garbage_raises_nothing_but_a_protocol_error(data: bytes) -> None:
     """Whatever comes, a session gives events or a RemoteProtocolError."""
-    for session in (open_server(), open_client()):
-        try:
-            session.receive_data(data or b"\0")
-            while session.next_event() is not None:
-                pass
-        except RemoteProtocolError:
-            assert session.state is State.CLOSED
+    framed = HEADER.pack(len(data) + 1) + data + b"\0"
+    for bytes_ in (data + b"\0", framed):
+        for session in (ServerSession(), open_server(), ClientSession(), open_client()):
+            outcome(session, bytes_)
 
 
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=4), max_leaves=20
-    )
-)
+@given(st.sampled_from(GOLDEN_FRAMES), st.data())
+def test_spoilt_message_raises_nothing_but_a_protocol_error(golden: str, data: st.DataObject) -> None:
+    """A flipped or a changed byte in a real message, where decoding gets furthest, does no harm either."""
+    frame = bytearray.fromhex(golden)
+    for place in data.draw(st.lists(st.integers(HEADER.size, len(frame) - 1), min_size=1, max_size=3)):
+        frame[place] = data.draw(st.integers(0, 255))
+    client = open_client()
+    for _ in range(3):
+        client.request(LOOKUP)
+    outcome(client, bytes(frame))
+    outcome(open_server(), bytes(frame))
+
+
+@given(BODIES)
 def test_any_body_is_answered_or_refused(body: object) -> None:
     """Well-formed MessagePack of any shape does no harm."""
     session = open_server()
@@ -264,3 +296,167 @@ def test_reply_too_large_for_a_frame_becomes_a_failure() -> None:
     event = session.next_event()
     assert event is not None
     assert isinstance(event.body, Failure)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        b"\xdd\xff\xff\xff\xff",  # the envelope, as an array of four thousand million
+        b"\x92\x01\xdf\xff\xff\xff\xff",  # the body, as such a map
+        b"\x92\x01\x82\xa2op\xa5drain\xa1x\xdf\xff\xff\xff\xff",  # a field that nobody knows
+        b"\x92\x01\x83\xa2op\xa6lookup\xa4kind\xa4eval\xa4keys\xdd\xff\xff\xff\xff",
+        b"\x92\x01\x83\xa2op\xa5clear\xa4kind\xa4eval\xa4keys\xdd\xff\xff\xff\xff",
+        b"\x92\x01\x82\xa2op\xabput_dataset\xa7file_id\xc6\xff\xff\xff\xff",
+    ],
+)
+def test_huge_declared_size_allocates_nothing(declared: bytes) -> None:
+    """What a message says it holds is believed only as far as there are bytes."""
+    session = open_server()
+    tracemalloc.start()
+    try:
+        ended = outcome(session, HEADER.pack(len(declared)) + declared)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(ended, RemoteProtocolError)
+    assert peak < 1 << 20
+
+
+def test_deep_nesting_in_a_known_message_ends_the_session_alone() -> None:
+    """A field nested a million deep is no crash and no RecursionError; a reasonable depth is skipped."""
+    shallow = b"\x92\x01\x82\xa2op\xa5drain\xa1x" + b"\x91" * 100 + b"\xc0"
+    deep = b"\x92\x01\x82\xa2op\xa5drain\xa1x" + b"\x91" * 1_000_000 + b"\xc0"
+    assert received(open_server(), HEADER.pack(len(shallow)) + shallow) == [RequestEnvelope(1, Drain())]
+    assert isinstance(outcome(open_server(), HEADER.pack(len(deep)) + deep), RemoteProtocolError)
+
+
+def test_text_that_is_no_utf_8_is_refused_alone(feed: Feed) -> None:
+    """A path sent as text fails its request, not its connection."""
+    payload = b"\x92\x05\x82\xa2op\xa5drain\xa6reason\xa2\xff\xfe"
+    session = open_server()
+    (event,) = received(session, HEADER.pack(len(payload)) + payload, feed)
+    assert isinstance(event, Refused)
+    assert (event.id, event.failure.code) == (5, "invalid_request")
+    assert session.state is State.OPEN
+
+
+def test_operation_that_is_no_utf_8_ends_the_session(feed: Feed) -> None:
+    """A body without a readable name is no message."""
+    payload = b"\x92\x05\x81\xa2op\xa2\xff\xfe"
+    assert isinstance(outcome(open_server(), HEADER.pack(len(payload)) + payload, feed), RemoteProtocolError)
+    assert isinstance(outcome(open_client(), HEADER.pack(len(payload)) + payload, feed), RemoteProtocolError)
+
+
+def test_welcome_needs_a_hello() -> None:
+    """A daemon that greets nobody has a defect."""
+    with pytest.raises(LocalProtocolError):
+        ServerSession().welcome(version="0.1.0", pid=1, started_by="command")
+
+
+def test_hello_is_said_once() -> None:
+    """A second greeting is a defect of ours, before the welcome and after it."""
+    greeting = ClientSession()
+    greeting.hello(HELLO)
+    for session in (greeting, open_client()):
+        with pytest.raises(LocalProtocolError, match="once"):
+            session.hello(HELLO)
+
+
+@pytest.mark.parametrize("reply", [Stored(), DatasetPage(items=[])])
+def test_hello_is_answered_with_welcome_or_failure(reply: Reply) -> None:
+    """Whoever answers a greeting with anything else is no daemon of ours."""
+    session = ClientSession()
+    session.hello(HELLO)
+    assert isinstance(outcome(session, bytes(encode_reply(0, reply))), RemoteProtocolError)
+
+
+def test_refused_hello_ends_the_client_session(feed: Feed) -> None:
+    """After a failure in place of the welcome there is no conversation, whatever follows."""
+    session = ClientSession()
+    session.hello(HELLO)
+    refusal = Failure(code="busy", message="later")
+    welcome = Welcome(protocol=PROTOCOL, version="0.1.0", pid=1)
+    events = []
+    for part in feed(bytes(encode_reply(0, refusal) + encode_reply(0, welcome))):
+        session.receive_data(part)
+        while (event := session.next_event()) is not None:
+            events.append(event.body)
+    assert events == [refusal]
+    assert session.state is State.CLOSED
+
+
+def test_second_welcome_ends_the_client_session() -> None:
+    """Limits do not change in the middle of a conversation."""
+    session = open_client()
+    number, _ = session.request(LOOKUP)
+    welcome = encode_reply(number, Welcome(protocol=PROTOCOL, version="9.0", pid=2, outstanding_max=1))
+    assert isinstance(outcome(session, bytes(welcome)), RemoteProtocolError)
+    assert session.outstanding_max > 1
+
+
+def test_closed_sessions_take_nothing_more() -> None:
+    """What follows the bytes that ended a session is neither kept nor understood."""
+    client = open_client()
+    number, _ = client.request(LOOKUP)
+    assert outcome(client, HEADER.pack(0)) is not None
+    client.receive_data(bytes(encode_reply(number, Stored())))
+    assert client.next_event() is None
+    server = open_server()
+    server.close()
+    assert received(server, asked(GetStats())) == []
+
+
+@pytest.mark.parametrize("body", [Drain(reason="\udcff"), Drain(reason="x" * REQUEST_SIZE_MAX)])
+def test_request_that_cannot_be_sent_leaves_the_session_as_it_was(body: Request) -> None:
+    """Half a character, or more than a frame holds: nothing is sent, and the next request is."""
+    session = open_client()
+    with pytest.raises(LocalProtocolError):
+        session.request(body)
+    assert session.outstanding == 0
+    _, frame = session.request(LOOKUP)
+    assert received(open_server(), bytes(frame))[0].id == 1
+
+
+def test_largest_request_is_taken_and_one_more_byte_is_not() -> None:
+    """Client and daemon draw the line at the same byte."""
+    size = REQUEST_SIZE_MAX - len(encode_frame(RequestEnvelope(1, Drain(reason="x" * 70_000)))) + HEADER.size + 70_000
+    _, frame = open_client().request(Drain(reason="x" * size))
+    assert len(frame) == HEADER.size + REQUEST_SIZE_MAX
+    assert isinstance(received(open_server(), bytes(frame))[0], RequestEnvelope)
+    with pytest.raises(MessageTooLarge):
+        open_client().request(Drain(reason="x" * (size + 1)))
+
+
+def test_reply_that_cannot_be_encoded_becomes_a_failure() -> None:
+    """A defect in a reply reaches its caller as one, and the connection goes on."""
+    session = open_client()
+    number, _ = session.request(LOOKUP)
+    session.receive_data(bytes(encode_reply(number, Failure(code="busy", message="\udcff"))))
+    event = session.next_event()
+    assert event is not None
+    assert isinstance(event.body, Failure)
+    assert event.body.code == "protocol_error"
+
+
+@given(st.data())
+def test_any_interleaving_brings_every_reply_to_its_request(data: st.DataObject) -> None:
+    """However requests, replies and pages overtake each other, and wherever the bytes are cut, nothing is mixed up."""
+    client = ClientSession()
+    conversation = Conversation(client, data)
+    conversation.run()
+    assert conversation.heard == conversation.said
+    assert client.outstanding == 0
+
+
+class EndsAtEveryPage(ClientSession):
+    """A planted bug: the first page of a stream ends its request."""
+
+    def _match(self, reply: ReplyEnvelope) -> None:
+        super()._match(reply)
+        self._open.discard(reply.id)
+
+
+def test_planted_bug_is_found() -> None:
+    """The conversation above is no formality: a client that forgets streams does not get through it."""
+    with pytest.raises(RemoteProtocolError, match="not open"):
+        find(st.data(), lambda data: Conversation(EndsAtEveryPage(), data).run() is not None)

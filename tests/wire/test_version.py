@@ -15,6 +15,11 @@ def test_release_is_the_leading_numbers(text: str, numbers: tuple[int, ...]) -> 
     assert release(text) == numbers
 
 
+def test_version_of_nobody_is_no_error() -> None:
+    """The text comes from the other side: thousands of digits are not a number."""
+    assert release("1." + "9" * 5000) == (1,)
+
+
 def test_our_own_version_has_a_release() -> None:
     """Else no upgrade would ever be asked for."""
     assert len(release(__version__)) == 3

@@ -95,9 +95,7 @@ class CacheBackend(Protocol):
         """Remove some models, or all."""
         ...
 
-    async def clear_evals(
-        self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None
-    ) -> int:
+    async def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
         """Remove the evaluations that match both lists, or all."""
         ...
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from copy import copy
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -20,12 +21,11 @@ from motools.cache import calls
 from motools.cache.calls import Call
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s
-from motools.cache.connection import checked
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
-from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError, DaemonNotRunning
+from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
 from motools.cache.launch import Launch
 from motools.cache.multiplex import MultiplexedConnection
-from motools.cache.recovery import Recovery, is_outdated, no_answer
+from motools.cache.recovery import Recovery, making_room, no_answer
 from motoolsd.wire.messages import Drain, RequestKey, Size, Status
 
 T = TypeVar("T")
@@ -50,9 +50,11 @@ class Cache(Client):
     _connecting: anyio.Lock
     _token: object
     _thread: int | None
+    _failures: int
+    _failure: CacheError | None
     _is_closed = False
 
-    async def __aenter__(self) -> Cache:
+    async def __aenter__(self) -> Self:
         """Use it in an `async with` block."""
         return self
 
@@ -64,6 +66,7 @@ class Cache(Client):
 
     async def aclose(self) -> None:
         """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        self._check_context()
         self._is_closed = True
         if self._connection is not None:
             self._connection.close()
@@ -79,7 +82,9 @@ class Cache(Client):
         """Remember the file id of a dataset; on disk when this returns."""
         await self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
 
-    async def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
+    async def get_model_id(
+        self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
+    ) -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
         return await self._call(calls.get_model_id(dataset_hash, config, backend_type))
 
@@ -201,37 +206,48 @@ class Cache(Client):
         connection = self._connection
         if connection is None or not connection.is_open:
             connection = await self._connect(left_s)
-        request = call.make(key)
+        request = call.request_for(key)
         if call.is_stream:
-            return call.decode([checked(page) async for page in connection.stream(request)])
-        return call.decode(checked(await connection.exchange(request)))
+            return call.result_of_pages(await connection.collect(request))
+        return call.result(await connection.exchange(request))
 
     async def _connect(self, left_s: float) -> MultiplexedConnection:
+        """The connection that all tasks share; what keeps one of them from having it, keeps all that wait for it."""
+        failures = self._failures
         async with self._connecting:
             if self._is_closed:
                 raise CacheRequestError(f"{self!r} is closed")
             if self._connection is not None and self._connection.is_open:
                 return self._connection
-            launch = Launch(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
+            if self._failures != failures and self._failure is not None:
+                raise copy(self._failure)
             try:
-                connected = await anyio.to_thread.run_sync(launch.run, abandon_on_cancel=True)
-            except BaseException:
-                launch.abandon()
+                self._connection = await self._open_connection(left_s)
+            except CacheError as error:
+                self._failures += 1
+                self._failure = error
                 raise
-            connection = MultiplexedConnection(connected)
-            try:
-                await connection.greet()
-                await self._upgrade(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-            return connection
+            return self._connection
 
-    async def _upgrade(self, connection: MultiplexedConnection) -> None:
-        if self._autostart and is_outdated(connection.peer):
-            await connection.exchange(Drain(reason=f"an upgrade from {connection.peer.version}"))
-            raise DaemonNotRunning("the daemon of an older version makes room for a new one")
+    async def _open_connection(self, left_s: float) -> MultiplexedConnection:
+        launch = Launch(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
+        try:
+            connected = await anyio.to_thread.run_sync(launch.run, abandon_on_cancel=True)
+        except BaseException:
+            launch.abandon()
+            raise
+        connection = MultiplexedConnection(connected)
+        try:
+            await connection.greet()
+            if self._asks_to_drain(connection.peer):
+                await connection.exchange(Drain(reason=f"an upgrade from {connection.peer.version}"))
+                raise making_room()
+            if self._is_closed:
+                raise CacheRequestError(f"{self!r} is closed")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _check_context(self) -> None:
         """One thread, and one event loop at a time.
@@ -259,6 +275,8 @@ class Cache(Client):
     def _start_fresh(self) -> None:
         self._token = None
         self._thread = None
+        self._failures = 0
+        self._failure = None
 
 
 SQLiteCache = Cache

@@ -22,7 +22,7 @@ from motools.cache.entries import (
     model_entry,
     text_of,
 )
-from motools.cache.errors import CacheRequestError
+from motools.cache.errors import CacheError, CacheProtocolError, CacheRequestError, error_from
 from motools.cache.keys import canonical_json
 from motoolsd.wire import messages as m
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
@@ -37,30 +37,76 @@ class Call(Generic[T]):
     """A question to the daemon.
 
     Attributes:
-        make: the request; writes are given the key under which they may be repeated.
-        decode: the result, from the reply; from all pages, where the reply is a stream.
-        is_write: whether it changes something.
+        request: what is asked; of a write, None.
+        make: of a write, its request, given the key under which it may be repeated.
         is_stream: whether the reply comes in pages.
         fallback: the result with `on_unavailable="miss"` when there is no daemon.
     """
 
-    __slots__ = ("decode", "fallback", "is_stream", "is_write", "make")
+    __slots__ = ("_decode", "_expects", "fallback", "is_stream", "make", "request")
 
     def __init__(
         self,
-        make: Callable[[Any], m.Request],
+        request: m.Request | None,
+        expects: type[m.Reply],
         decode: Callable[[Any], T],
+        fallback: object = RAISES,
         *,
-        fallback: Any = RAISES,
-        is_write: bool = False,
+        make: Callable[[m.RequestKey], m.Request] | None = None,
         is_stream: bool = False,
     ) -> None:
-        """Put together by the functions below."""
-        self.make = make
-        self.decode = decode
+        """Put together by the functions below.
+
+        Args:
+            request: what is asked; of a write, None.
+            expects: what a daemon answers with that does not fail.
+            decode: the result, from the reply; from all pages, where the reply is a stream.
+            fallback: as above.
+            make: as above.
+            is_stream: as above.
+        """
+        self.request = request
+        self._expects = expects
+        self._decode = decode
         self.fallback = fallback
-        self.is_write = is_write
+        self.make = make
         self.is_stream = is_stream
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes something."""
+        return self.make is not None
+
+    def request_for(self, key: m.RequestKey | None) -> m.Request:
+        """The request, under the key of a write."""
+        if self.make is None:
+            assert self.request is not None, "a call has a request or makes one"
+            return self.request
+        assert key is not None, "a write has a key"
+        return self.make(key)
+
+    def result(self, reply: m.Reply) -> T:
+        """What the reply means.
+
+        Raises:
+            CacheError: it is a failure, or no reply to this.
+        """
+        if type(reply) is not self._expects:
+            raise _refusal(reply)
+        return self._decode(reply)
+
+    def result_of_pages(self, pages: list[m.Reply]) -> T:
+        """The same of a stream."""
+        for page in pages:
+            if type(page) is not self._expects:
+                raise _refusal(page)
+        return self._decode(pages)
+
+
+def _refusal(reply: m.Reply) -> CacheError:
+    if isinstance(reply, m.Failure):
+        return error_from(reply)
+    return CacheProtocolError(f"the daemon answered with {type(reply).__name__}, which is no answer to what was asked")
 
 
 class Provenance:
@@ -74,7 +120,8 @@ class Provenance:
         Raises:
             CacheRequestError: a label is no text.
         """
-        self.labels = {text(name, "a label's name"): text(value, f"label {name}") for name, value in (labels or {}).items()}
+        pairs = (labels or {}).items()
+        self.labels = {text(name, "a label's name"): text(value, f"label {name}") for name, value in pairs}
         self.version = None if version is None else text(version, "version")
 
 
@@ -155,13 +202,18 @@ def _nothing(_reply: object) -> None:
 
 
 def _lookup(kind: Kind, key: str) -> Call[str | None]:
-    request = m.Lookup(kind=kind, keys=[key])
+    return Call(m.Lookup(kind=kind, keys=[key]), m.Found, _only_value, None)
 
-    def decode(reply: m.Found) -> str | None:
-        value = reply.values[0]
-        return None if value is None else text_of(value)
 
-    return Call(lambda _: request, decode, fallback=None)
+def _only_value(reply: m.Found) -> str | None:
+    value = _values(reply, 1)[0]
+    return None if value is None else text_of(value)
+
+
+def _values(reply: m.Found, count: int) -> list[bytes | None]:
+    if len(reply.values) != count:
+        raise CacheProtocolError(f"the daemon gave {len(reply.values)} values for {count} keys")
+    return reply.values
 
 
 def get_file_id(dataset_hash: str) -> Call[str | None]:
@@ -191,11 +243,11 @@ def get_evals(
     request = m.Lookup(kind=Kind.EVAL, keys=[eval_key(model, task, backend, kwargs_hash) for task in tasks])
 
     def decode(reply: m.Found) -> EvalHits:
-        pairs = list(zip(tasks, reply.values, strict=True))
+        pairs = list(zip(tasks, _values(reply, len(tasks)), strict=True))
         found = {task: text_of(path) for task, path in pairs if path is not None}
         return EvalHits(found, [task for task, path in pairs if path is None])
 
-    return Call(lambda _: request, decode, fallback=EvalHits({}, tasks))
+    return Call(request, m.Found, decode, EvalHits({}, tasks))
 
 
 def get_eval_log_paths(
@@ -205,10 +257,10 @@ def get_eval_log_paths(
     hits = get_evals(model_id, task_ids, backend_type, inspect_kwargs)
 
     def decode(reply: m.Found) -> dict[str, str] | None:
-        result = hits.decode(reply)
+        result = hits.result(reply)
         return None if result.missing else result.found
 
-    return Call(hits.make, decode, fallback=None)
+    return Call(hits.request, m.Found, decode, None)
 
 
 # Writes.
@@ -227,7 +279,7 @@ def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str) -> Call
             file_id=value,
         )
 
-    return Call(make, _nothing, fallback=None, is_write=True)
+    return Call(None, m.Stored, _nothing, None, make=make)
 
 
 def set_model_id(
@@ -248,7 +300,7 @@ def set_model_id(
             model_id=value,
         )
 
-    return Call(make, _nothing, fallback=None, is_write=True)
+    return Call(None, m.Stored, _nothing, None, make=make)
 
 
 def set_eval_log_paths(
@@ -262,7 +314,8 @@ def set_eval_log_paths(
     if not isinstance(task_log_paths, Mapping):
         raise CacheRequestError(f"task_log_paths must map task ids to paths, not {type(task_log_paths).__name__}")
     model, backend = text(model_id, "model_id"), text(backend_type, "backend_type")
-    logs = {text(task, "task id"): value_bytes(path, f"the log path of {task}") for task, path in task_log_paths.items()}
+    paths = task_log_paths.items()
+    logs = {text(task, "task id"): value_bytes(path, f"the log path of {task}") for task, path in paths}
     kwargs, _ = _kwargs(inspect_kwargs)
     if len(logs) > m.KEYS_PER_REQUEST_MAX:
         raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_log_paths in one call")
@@ -278,32 +331,38 @@ def set_eval_log_paths(
             logs=logs,
         )
 
-    return Call(make, _nothing, fallback=None, is_write=True)
+    return Call(None, m.Stored, _nothing, None, make=make)
 
 
 # Introspection and clearing.
 
 
-def _listing(request: m.ListEntries, entry: Callable[[Any], T]) -> Call[list[T]]:
+def _listing(request: m.ListEntries, page_type: type[m.EntryPage], entry: Callable[[Any], T]) -> Call[list[T]]:
     def decode(pages: list[m.EntryPage]) -> list[T]:
         return [entry(row) for page in pages for row in page.items]
 
-    return Call(lambda _: request, decode, is_stream=True)
+    return Call(request, page_type, decode, is_stream=True)
+
+
+def _optional_text(value: object, what: str) -> str | None:
+    return None if value is None else text(value, what)
 
 
 def list_datasets() -> Call[list[DatasetEntry]]:
     """All datasets, in the order in which they were first stored."""
-    return _listing(m.ListEntries(kind=Kind.DATASET), dataset_entry)
+    return _listing(m.ListEntries(kind=Kind.DATASET), m.DatasetPage, dataset_entry)
 
 
 def list_models(model_id: str | None) -> Call[list[ModelEntry]]:
     """All models, or those with one id."""
-    return _listing(m.ListEntries(kind=Kind.MODEL, model_id=model_id), model_entry)
+    request = m.ListEntries(kind=Kind.MODEL, model_id=_optional_text(model_id, "model_id"))
+    return _listing(request, m.ModelPage, model_entry)
 
 
 def list_evals(model_id: str | None, task_id: str | None) -> Call[list[EvalEntry]]:
     """All evaluations, or those of one model, one task, or both."""
-    return _listing(m.ListEntries(kind=Kind.EVAL, model_id=model_id, task_id=task_id), eval_entry)
+    model, task = _optional_text(model_id, "model_id"), _optional_text(task_id, "task_id")
+    return _listing(m.ListEntries(kind=Kind.EVAL, model_id=model, task_id=task), m.EvalPage, eval_entry)
 
 
 def get_stats() -> Call[CacheStats]:
@@ -317,12 +376,12 @@ def get_stats() -> Call[CacheStats]:
             total_size_bytes=reply.total_size_bytes,
         )
 
-    return Call(lambda _: m.GetStats(), decode)
+    return Call(m.GetStats(), m.Stats, decode)
 
 
 def get_sizes() -> Call[dict[str, m.Size]]:
     """Apparent and allocated bytes of each category."""
-    return Call(lambda _: m.GetSizes(), lambda reply: reply.categories)
+    return Call(m.GetSizes(), m.Sizes, lambda reply: reply.categories)
 
 
 def get_size_breakdown() -> Call[dict[str, int]]:
@@ -331,19 +390,19 @@ def get_size_breakdown() -> Call[dict[str, int]]:
     def decode(reply: m.Sizes) -> dict[str, int]:
         return {name: size.size_bytes for name, size in reply.categories.items()}
 
-    return Call(lambda _: m.GetSizes(), decode)
+    return Call(m.GetSizes(), m.Sizes, decode)
 
 
 def get_status() -> Call[m.Status]:
     """What the daemon says of itself."""
-    return Call(lambda _: m.GetStatus(), lambda reply: reply)
+    return Call(m.GetStatus(), m.Status, lambda reply: reply)
 
 
 def _clearing(field: str, kind: Kind, **chosen: list[str] | None) -> Call[int]:
     def make(request_key: m.RequestKey) -> m.Request:
         return m.Clear(request_key=request_key, kind=kind, **chosen)
 
-    return Call(make, lambda reply: getattr(reply, field), is_write=True)
+    return Call(None, m.Cleared, lambda reply: getattr(reply, field), make=make)
 
 
 def clear_datasets(dataset_hashes: Sequence[str] | None) -> Call[int]:
@@ -368,4 +427,4 @@ def clear_all() -> Call[dict[str, int]]:
     def decode(reply: m.Cleared) -> dict[str, int]:
         return {"datasets": reply.datasets, "models": reply.models, "evals": reply.evals}
 
-    return Call(lambda key: m.ClearAll(request_key=key), decode, is_write=True)
+    return Call(None, m.Cleared, decode, make=lambda key: m.ClearAll(request_key=key))

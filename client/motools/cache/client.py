@@ -10,17 +10,20 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from motools.cache.calls import RAISES, Call, Provenance
 from motools.cache.errors import CacheError, CacheRequestError
-from motools.cache.recovery import RequestKeys
+from motools.cache.recovery import RequestKeys, is_outdated
+from motoolsd.wire.messages import Welcome
 from motoolsd.wire.names import DATABASE
 
 T = TypeVar("T")
 
 OnUnavailable = Literal["raise", "miss"]
 TIMEOUT_S = 30.0
+TIMEOUT_MAX_S = 31_536_000
+"""A year."""
 
 
 class Client:
@@ -53,19 +56,26 @@ class Client:
         """
         if on_unavailable not in ("raise", "miss"):
             raise CacheRequestError(f'on_unavailable is "raise" or "miss", not {on_unavailable!r}')
-        if not timeout_s > 0:
-            raise CacheRequestError(f"timeout_s must be positive, not {timeout_s!r}")
+        _check_timeout(timeout_s)
+        if "\0" in os.fspath(cache_dir):
+            raise CacheRequestError(f"cache_dir holds a NUL character: {cache_dir!r}")
         self.cache_dir = Path(cache_dir)
         self.db_path = self.cache_dir / DATABASE
         self._directory = os.path.abspath(cache_dir)
         self._autostart = autostart
         self._creates = True
+        self._may_upgrade = autostart
         self._timeout_s = float(timeout_s)
         self._on_unavailable: OnUnavailable = on_unavailable
         self._provenance = Provenance(labels, version)
         self._keys = RequestKeys()
         self._start_fresh()
         _clients.add(self)
+
+    @property
+    def directory(self) -> str:
+        """The absolute path, as it was meant when the client was made."""
+        return self._directory
 
     def __repr__(self) -> str:
         """The class and its directory."""
@@ -94,8 +104,13 @@ class Client:
 
         action = "dropped a write" if call.is_write else "a lookup missed"
         logging.getLogger("motools.cache").warning("%s, because the cache is unavailable: %s", action, error)
-        fallback: T = call.fallback
-        return fallback
+        return cast("T", call.fallback)
+
+    def _asks_to_drain(self, peer: Welcome) -> bool:
+        """Whether to make a daemon end, so that ours is started; at most once, should ours turn out to be old too."""
+        may_upgrade = self._may_upgrade and is_outdated(peer)
+        self._may_upgrade = self._may_upgrade and not may_upgrade
+        return may_upgrade
 
     def _start_fresh(self) -> None:
         """Set up what belongs to one process: at construction, and again in a forked child."""
@@ -110,6 +125,12 @@ class Client:
         self._drop_connection()
         self._keys = RequestKeys()
         self._start_fresh()
+
+
+def _check_timeout(timeout_s: object) -> None:
+    # None, a text, NaN and infinity too: each would come out as a bare error of the socket, and late.
+    if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= TIMEOUT_MAX_S:
+        raise CacheRequestError(f"timeout_s must be a number above 0 and up to {TIMEOUT_MAX_S}, not {timeout_s!r}")
 
 
 def _unpickle(kind: type[Client], directory: str, options: dict[str, Any]) -> Client:

@@ -10,18 +10,40 @@ from __future__ import annotations
 import os
 import socket
 import weakref
-from collections.abc import Iterator
 
 from motools.cache.clock import monotonic_s
 from motools.cache.endpoint import set_timeout
-from motools.cache.errors import CacheProtocolError, CacheUnavailable, ConnectionLost, error_from
+from motools.cache.errors import (
+    CacheError,
+    CacheProtocolError,
+    CacheRequestError,
+    CacheUnavailable,
+    ConnectionLost,
+    error_from,
+)
 from motools.cache.recovery import no_answer
 from motoolsd.wire.errors import LocalProtocolError, RemoteProtocolError
-from motoolsd.wire.messages import FEATURES, PROTOCOL, Drain, Failure, Hello, Page, Reply, Request, Welcome
-from motoolsd.wire.session import ClientSession, ReplyEnvelope
+from motoolsd.wire.messages import (
+    FEATURES,
+    PROTOCOL,
+    Drain,
+    Failure,
+    Hello,
+    Page,
+    Reply,
+    ReplyEnvelope,
+    Request,
+    Welcome,
+)
+from motoolsd.wire.session import ClientSession
 from motoolsd.wire.version import __version__
 
-RECEIVE_SIZE_BYTES = 262_144
+RECEIVE_SIZE_BYTES = 65_536
+"""Below what malloc takes from mmap: a larger buffer cost three more system calls at every reply."""
+UNBLOCKED_SIZE_BYTES = 65_536
+"""What a socket's buffer takes at once, nothing else being under way: sending it costs no time."""
+TIMEOUT_SLACK_S = 0.01
+"""What a wait may be too long, before a system call is spent on it."""
 CLIENT_NAME = "motools.cache"
 
 
@@ -43,15 +65,9 @@ def welcomed(reply: object) -> Welcome:
     return reply
 
 
-def checked(reply: Reply) -> Reply:
-    """A reply that is no failure.
-
-    Raises:
-        CacheError: it is one.
-    """
-    if type(reply) is Failure:
-        raise error_from(reply)
-    return reply
+def is_final(reply: Reply) -> bool:
+    """Whether no page follows."""
+    return not isinstance(reply, Page) or reply.is_last
 
 
 class BlockingConnection:
@@ -73,10 +89,13 @@ class BlockingConnection:
         # Also runs when nobody closed it: a client that is forgotten gives no warning.
         self._finalizer = weakref.finalize(self, connected.close)
         try:
-            self._send(self._session.hello(greeting()))
-            self.peer = welcomed(self._receive(0, monotonic_s() + timeout_s))
-        except BaseException:
+            deadline_s = monotonic_s() + timeout_s
+            connected.sendall(self._session.hello(greeting()))
+            self.peer = welcomed(self._receive(deadline_s))
+        except BaseException as error:
             self.close()
+            if (meaning := _meaning(error, timeout_s)) is not None:
+                raise meaning from error
             raise
 
     @property
@@ -93,31 +112,51 @@ class BlockingConnection:
 
         Raises:
             CacheUnavailable: the connection was lost or the time is over; the connection is closed then.
+            CacheRequestError: the request is too large; nothing was sent.
         """
+        session = self._session
+        deadline_s = monotonic_s() + timeout_s
         try:
-            request_id = self._begin(request, timeout_s)
-            return self._receive(request_id, None)
+            if timeout_s != self._timeout_s:
+                self._set_timeout(timeout_s)
+            _, frame = session.request(request)
+            self._socket.sendall(frame)
+            if len(frame) > UNBLOCKED_SIZE_BYTES:
+                self._set_timeout_until(deadline_s)
+            # Nearly always one read brings the whole reply.
+            if data := self._socket.recv(RECEIVE_SIZE_BYTES):
+                session.receive_data(data)
+                if (envelope := session.next_event()) is not None:
+                    return envelope.body
+            else:
+                feed(session, data)
+            return self._receive(deadline_s)
         except LocalProtocolError as error:
-            raise CacheProtocolError(str(error)) from error
-        except BaseException:
+            # Nothing was sent.
+            raise CacheRequestError(str(error)) from error
+        except BaseException as error:
             self.close()
+            if (meaning := _meaning(error, timeout_s)) is not None:
+                raise meaning from error
             raise
 
-    def stream(self, request: Request, timeout_s: float) -> Iterator[Reply]:
-        """Send one request and give its replies one by one; the time is for each of them.
+    def collect(self, request: Request, timeout_s: float) -> list[Reply]:
+        """Send one request and wait for all pages of its reply.
 
-        A caller that stops early closes the connection.
+        Raises:
+            CacheError: as `exchange`.
         """
-        is_whole = False
+        deadline_s = monotonic_s() + timeout_s
+        replies = [self.exchange(request, timeout_s)]
         try:
-            request_id = self._begin(request, timeout_s)
-            while not is_whole:
-                reply = self._receive(request_id, None)
-                is_whole = not isinstance(reply, Page) or reply.is_last
-                yield reply
-        finally:
-            if not is_whole:
-                self.close()
+            while not is_final(replies[-1]):
+                replies.append(self._receive(deadline_s))
+        except BaseException as error:
+            self.close()
+            if (meaning := _meaning(error, timeout_s)) is not None:
+                raise meaning from error
+            raise
+        return replies
 
     def drain(self, reason: str, timeout_s: float) -> None:
         """Ask the daemon to end."""
@@ -128,46 +167,43 @@ class BlockingConnection:
             pass
         self.close()
 
-    def _begin(self, request: Request, timeout_s: float) -> int:
-        if timeout_s != self._timeout_s:
-            set_timeout(self._socket, timeout_s)
-            self._timeout_s = timeout_s
-        request_id, frame = self._session.request(request)
-        self._send(frame)
-        return request_id
-
-    def _send(self, frame: bytearray) -> None:
-        try:
-            self._socket.sendall(frame)
-        except BlockingIOError as error:
-            raise no_answer(self._timeout_s, outcome_known=False) from error
-        except OSError as error:
-            raise lost(error) from error
-
-    def _receive(self, request_id: int, deadline_s: float | None) -> Reply:
+    def _receive(self, deadline_s: float) -> Reply:
+        """Read until the reply is there, each time for as long as the reads before it have left."""
         session = self._session
         while True:
-            while (envelope := next_event(session)) is not None:
-                if envelope.id == request_id:
-                    return envelope.body
-            # The socket's own timeout bounds each read; the deadline, all of them, should they come in drops.
-            if deadline_s is None:
-                deadline_s = monotonic_s() + self._timeout_s
-            elif monotonic_s() > deadline_s:
-                raise no_answer(self._timeout_s, outcome_known=False)
-            try:
-                data = self._socket.recv(RECEIVE_SIZE_BYTES)
-            except BlockingIOError as error:
-                raise no_answer(self._timeout_s, outcome_known=False) from error
-            except OSError as error:
-                raise lost(error) from error
-            feed(session, data)
+            # Only one request is open: the session lets no other's reply through.
+            if (envelope := next_event(session)) is not None:
+                return envelope.body
+            self._set_timeout_until(deadline_s)
+            feed(session, self._socket.recv(RECEIVE_SIZE_BYTES))
+
+    def _set_timeout_until(self, deadline_s: float) -> None:
+        left_s = deadline_s - monotonic_s()
+        if left_s <= 0:
+            raise BlockingIOError
+        if left_s < self._timeout_s - TIMEOUT_SLACK_S:
+            self._set_timeout(left_s)
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        set_timeout(self._socket, timeout_s)
+        self._timeout_s = timeout_s
+
+
+def _meaning(error: BaseException, timeout_s: float) -> CacheError | None:
+    """What an error of the socket or the session is to a caller; None if it is nothing of theirs."""
+    if isinstance(error, CacheError):
+        return None
+    if isinstance(error, BlockingIOError):
+        return no_answer(timeout_s, outcome_known=False)
+    if isinstance(error, RemoteProtocolError):
+        return foreign_speech(error)
+    return lost(error) if isinstance(error, OSError) else None
 
 
 def lost(error: Exception | None) -> ConnectionLost:
     """The error for a connection that ended."""
     reason = "the daemon closed the connection" if error is None else f"the connection to the daemon was lost ({error})"
-    return ConnectionLost(reason, False)  # noqa: FBT003 - pickled by position
+    return ConnectionLost(reason, False)
 
 
 def feed(session: ClientSession, data: bytes) -> None:
@@ -193,4 +229,9 @@ def next_event(session: ClientSession) -> ReplyEnvelope | None:
     try:
         return session.next_event()
     except RemoteProtocolError as error:
-        raise CacheProtocolError(f"what listens at the cache's socket is no motoolsd: {error}") from error
+        raise foreign_speech(error) from error
+
+
+def foreign_speech(error: RemoteProtocolError) -> CacheProtocolError:
+    """The error for bytes that no daemon of ours sends."""
+    return CacheProtocolError(f"what listens at the cache's socket is no motoolsd: {error}")

@@ -56,16 +56,27 @@ def check_directory(directory: str) -> None:
         CacheDirectoryMissing: there is none, or it holds no cache.db.
         PeerRefused: it belongs to another user.
     """
+    check_owner(directory)
+    if not os.path.lexists(os.path.join(directory, DATABASE)):
+        text = f"no cache in {directory}: it holds no {DATABASE}. Name another with --cache-dir or MOTOOLS_CACHE_DIR"
+        raise CacheDirectoryMissing(text)
+
+
+def check_owner(directory: str) -> None:
+    """Make sure that a directory is there, is one, and is ours.
+
+    Raises:
+        CacheDirectoryMissing: there is none, or it may not be entered.
+        PeerRefused: it belongs to another user.
+    """
     try:
         owner = os.stat(directory).st_uid
-        has_database = os.path.lexists(os.path.join(directory, DATABASE))
+        # With the dot: what is no directory, or may not be entered, says so.
+        os.stat(os.path.join(directory, "."))
     except OSError as error:
         raise _unusable(error, directory) from error
     if owner != os.geteuid():
         raise foreign(directory, owner)
-    if not has_database:
-        text = f"no cache in {directory}: it holds no {DATABASE}. Name another with --cache-dir or MOTOOLS_CACHE_DIR"
-        raise CacheDirectoryMissing(text)
 
 
 def foreign(directory: str, owner: int) -> PeerRefused:
@@ -115,7 +126,8 @@ def _unusable(error: OSError, directory: str) -> CacheUnavailable | CacheDirecto
     if isinstance(error, FileNotFoundError):
         text = f"no cache directory {directory}. Name another with --cache-dir or MOTOOLS_CACHE_DIR, or make it with"
         return CacheDirectoryMissing(f"{text} `motools daemon start --cache-dir {directory}`")
-    return CacheDirectoryMissing(f"{directory} cannot be used as a cache directory: {error.strerror}")
+    text = f"{directory} cannot be used as a cache directory: {error.strerror}"
+    return CacheDirectoryMissing(f"{text}. Name another with --cache-dir or MOTOOLS_CACHE_DIR")
 
 
 def _check_peer(connection: socket.socket, directory: str) -> None:

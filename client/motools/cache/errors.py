@@ -1,7 +1,8 @@
 """Everything that can go wrong, as classes whose docstring is the condition.
 
 Layer: motools.cache. Imports motoolsd.wire.
-Invariant: each `ErrorCode` of the wire is the code of exactly one class; no bare sqlite3 error or OSError reaches a user.
+Invariant: each `ErrorCode` of the wire is the code of exactly one class; no bare sqlite3 error or OSError reaches a
+user.
 """
 
 from __future__ import annotations

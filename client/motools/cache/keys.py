@@ -89,7 +89,8 @@ def _checked_mapping(value: dict[Any, Any], path: str, parents: list[int]) -> di
         if name in names:
             raise UncacheableConfigError(path, f"has two keys that JSON writes alike: {names[name]!r} and {key!r}")
         names[name] = key
-    checked = {key: _checked(item, f"{path}.{name}", parents) for name, (key, item) in zip(names, value.items(), strict=True)}
+    pairs = zip(names, value.items(), strict=True)
+    checked = {key: _checked(item, f"{path}.{name}", parents) for name, (key, item) in pairs}
     try:
         sorted(value)
     except TypeError:

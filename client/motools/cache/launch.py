@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 from motools.cache.clock import monotonic_s, pause
-from motools.cache.endpoint import check_directory, open_socket
+from motools.cache.endpoint import check_directory, check_owner, open_socket
 from motools.cache.errors import CacheDirectoryMissing, CacheError, DaemonNotRunning
 from motools.cache.recovery import no_answer
 from motoolsd.wire.names import LOCK, START_LOCK
@@ -66,9 +66,7 @@ class Launch:
 
     def run(self) -> socket.socket:
         """`connect`; a socket that came too late is closed."""
-        connected = connect(
-            self._directory, timeout_s=self._timeout_s, autostart=self._autostart, create=self._create
-        )
+        connected = connect(self._directory, timeout_s=self._timeout_s, autostart=self._autostart, create=self._create)
         with self._lock:
             self._connected = connected
             if self._is_abandoned:
@@ -91,6 +89,8 @@ def start(directory: str, timeout_s: float) -> socket.socket:
     """
     deadline_s = monotonic_s() + timeout_s
     _make_directory(directory)
+    # Before anything is made in it.
+    check_owner(directory)
     with _open_start_lock(directory) as descriptor:
         for left_s in _attempts(deadline_s):
             if (connected := _try_connect(directory, left_s)) is not None:
@@ -143,6 +143,7 @@ def _make_directory(directory: str) -> None:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         os.mkdir(directory, 0o700)
     except FileExistsError:
+        # There already; whether it is a directory, and ours, is looked at next.
         pass
     except OSError as error:
         message = f"{directory} cannot be made: {error.strerror}. Name another with --cache-dir or MOTOOLS_CACHE_DIR"

@@ -1,25 +1,30 @@
 """InMemoryCache: the same protocol in one process, for tests of code that uses a cache.
 
-Layer: motools.cache. Imports calls' checks, entries and keys.
-Invariant: accepts and refuses what `Cache` does; nothing is shared, nothing is kept.
+Layer: motools.cache. Imports calls, clock, entries and motoolsd.wire.
+Invariant: the requests and replies are those of the daemon, so that it accepts, refuses and returns what `Cache` does;
+nothing is shared, nothing is kept.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from motools.cache import calls
+from motools.cache.calls import Call
 from motools.cache.clock import utc_text
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
-from motools.cache.keys import canonical_json
-from motoolsd.wire.keys import json_hash, model_key
+from motoolsd.wire import messages as m
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
+from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
 
-EvalKey = tuple[str, str, str, str | None]
+T = TypeVar("T")
+
+_KEY = m.RequestKey(bytes(16), 1, 1)
+"""No reply is ever lost here: every write may have the same."""
 
 
 class InMemoryCache:
@@ -28,12 +33,12 @@ class InMemoryCache:
     def __init__(self, *, labels: Mapping[str, str] | None = None, version: str | None = None) -> None:
         """Start empty."""
         self._provenance = calls.Provenance(labels, version)
-        self._datasets: dict[str, DatasetEntry] = {}
-        self._models: dict[str, ModelEntry] = {}
-        self._evals: dict[EvalKey, EvalEntry] = {}
+        self._datasets: dict[str, DatasetRow] = {}
+        self._models: dict[str, ModelRow] = {}
+        self._evals: dict[str, EvalRow] = {}
         self._last_eval_id = 0
 
-    async def __aenter__(self) -> InMemoryCache:
+    async def __aenter__(self) -> Self:
         """As `Cache`."""
         return self
 
@@ -45,34 +50,23 @@ class InMemoryCache:
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
-        entry = self._datasets.get(calls.text(dataset_hash, "dataset_hash"))
-        return None if entry is None else entry.file_id
+        return self._call(calls.get_file_id(dataset_hash))
 
     async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
         """Remember the file id of a dataset."""
-        key, value = calls.text(dataset_hash, "dataset_hash"), text_of(calls.value_bytes(file_id, "file_id"))
-        self._datasets[key] = DatasetEntry(dataset_hash=key, file_id=value, **self._now())
+        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
 
     async def get_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
     ) -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
-        entry = self._models.get(_model_key(dataset_hash, config, backend_type))
-        return None if entry is None else entry.model_id
+        return self._call(calls.get_model_id(dataset_hash, config, backend_type))
 
     async def set_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
     ) -> None:
         """Remember a trained model."""
-        key = _model_key(dataset_hash, config, backend_type)
-        self._models[key] = ModelEntry(
-            cache_key=key,
-            model_id=text_of(calls.value_bytes(model_id, "model_id")),
-            dataset_hash=dataset_hash,
-            config=json.loads(canonical_json(config, "config")),
-            backend_type=backend_type,
-            **self._now(),
-        )
+        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
 
     async def get_eval_log_paths(
         self,
@@ -82,8 +76,7 @@ class InMemoryCache:
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The log of each task, or None if one of them is missing."""
-        hits = await self.get_evals(model_id, task_ids, backend_type, inspect_kwargs)
-        return None if hits.missing else hits.found
+        return self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def get_evals(
         self,
@@ -93,14 +86,7 @@ class InMemoryCache:
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
-        found, missing = {}, []
-        for task_id in dict.fromkeys(calls.texts(task_ids, "task_ids")):
-            entry = self._evals.get(_eval_key(model_id, task_id, backend_type, inspect_kwargs))
-            if entry is None:
-                missing.append(task_id)
-            else:
-                found[task_id] = entry.log_file_path
-        return EvalHits(found, missing)
+        return self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def set_eval_log_paths(
         self,
@@ -110,101 +96,163 @@ class InMemoryCache:
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Remember the logs of a model's evaluations, all or none."""
-        # The call checks everything before the first entry is made.
-        calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs)
-        for task_id, path in task_log_paths.items():
-            key = _eval_key(model_id, task_id, backend_type, inspect_kwargs)
-            old = self._evals.get(key)
-            self._last_eval_id += old is None
-            self._evals[key] = EvalEntry(
-                id=self._last_eval_id if old is None else old.id,
-                model_id=model_id,
-                task_id=task_id,
-                backend_type=backend_type,
-                log_file_path=text_of(calls.value_bytes(path, "log path")),
-                inspect_kwargs_hash=key[3],
-                inspect_kwargs=dict(inspect_kwargs) if inspect_kwargs else None,
-                **self._now(),
-            )
+        self._call(calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs))
 
     async def list_datasets(self) -> list[DatasetEntry]:
         """All datasets, in the order in which they were first stored."""
-        return list(self._datasets.values())
+        return self._call(calls.list_datasets())
 
     async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
         """All models, or those with one id."""
-        return [entry for entry in self._models.values() if model_id in (None, entry.model_id)]
+        return self._call(calls.list_models(model_id))
 
     async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
         """All evaluations, or those of one model, one task, or both."""
-        return [
-            entry
-            for entry in self._evals.values()
-            if model_id in (None, entry.model_id) and task_id in (None, entry.task_id)
-        ]
+        return self._call(calls.list_evals(model_id, task_id))
 
     async def get_stats(self) -> CacheStats:
-        """How many entries there are; the size is that of the text that they hold."""
-        sizes = await self.get_size_breakdown()
-        return CacheStats(
-            num_datasets=len(self._datasets),
-            num_models=len(self._models),
-            num_evals=len(self._evals),
-            total_size_bytes=sum(sizes.values()),
-        )
+        """How many entries there are, and the bytes that they take."""
+        return self._call(calls.get_stats())
 
     async def get_size_breakdown(self) -> dict[str, int]:
-        """No files here; `database` is what the entries take as JSON."""
-        entries = [*self._datasets.values(), *self._models.values(), *self._evals.values()]
-        return {"datasets": 0, "runs": 0, "evals": 0, "database": sum(len(msgspec.json.encode(entry)) for entry in entries)}
+        """No files here; `database` is what the entries take as MessagePack."""
+        return self._call(calls.get_size_breakdown())
 
     async def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
         """Remove some datasets, or all; how many were removed."""
-        wanted = None if dataset_hashes is None else calls.texts(dataset_hashes, "dataset_hashes")
-        return _remove(self._datasets, lambda entry: _is_in(entry.dataset_hash, wanted))
+        return self._call(calls.clear_datasets(dataset_hashes))
 
     async def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
         """Remove the models with these ids, or all; how many were removed."""
-        wanted = None if model_ids is None else calls.texts(model_ids, "model_ids")
-        return _remove(self._models, lambda entry: _is_in(entry.model_id, wanted))
+        return self._call(calls.clear_models(model_ids))
 
-    async def clear_evals(
-        self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None
-    ) -> int:
+    async def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
         """Remove the evaluations that match both lists, or all; how many were removed."""
-        models = None if model_ids is None else calls.texts(model_ids, "model_ids")
-        tasks = None if task_ids is None else calls.texts(task_ids, "task_ids")
-        return _remove(self._evals, lambda entry: _is_in(entry.model_id, models) and _is_in(entry.task_id, tasks))
+        return self._call(calls.clear_evals(model_ids, task_ids))
 
     async def clear_all(self) -> dict[str, int]:
         """Remove everything; how many of each kind were removed."""
-        return {
-            "datasets": await self.clear_datasets(),
-            "models": await self.clear_models(),
-            "evals": await self.clear_evals(),
+        return self._call(calls.clear_all())
+
+    # What the daemon would answer.
+
+    def _call(self, call: Call[T]) -> T:
+        reply = self._answer(call.request_for(_KEY))
+        return call.result_of_pages([reply]) if call.is_stream else call.result(reply)
+
+    def _answer(self, request: m.Request) -> m.Reply:
+        match request:
+            case m.Lookup():
+                rows = self._rows(request.kind)
+                return m.Found(values=[rows[key].value if key in rows else None for key in request.keys])
+            case m.ListEntries():
+                return self._page(request)
+            case m.Clear():
+                return self._clear(request)
+            case m.ClearAll():
+                return self._clear_all()
+            case m.GetStats() | m.GetSizes():
+                return self._measure(request)
+            case m.PutDataset() | m.PutModel() | m.PutEvals():
+                return self._put(request)
+        raise AssertionError(request)
+
+    def _rows(self, kind: Kind) -> Mapping[str, Row]:
+        tables: dict[Kind, Mapping[str, Row]] = {
+            Kind.DATASET: self._datasets,
+            Kind.MODEL: self._models,
+            Kind.EVAL: self._evals,
         }
+        return tables[kind]
 
-    def _now(self) -> dict[str, Any]:
-        return {"created_at": utc_text(), "labels": self._provenance.labels, "version": self._provenance.version}
+    def _put(self, request: m.PutDataset | m.PutModel | m.PutEvals) -> m.Reply:
+        made: dict[str, Any] = {"created_at": utc_text(), "labels": request.labels, "version": request.version}
+        match request:
+            case m.PutDataset(dataset_hash=key, file_id=value):
+                self._datasets[key] = DatasetRow(dataset_hash=key, value=value, **made)
+            case m.PutModel(dataset_hash=dataset, config=config, backend_type=backend, model_id=value):
+                key = model_key(dataset, config.decode(), backend)
+                row = ModelRow(
+                    cache_key=key, dataset_hash=dataset, config=config, backend_type=backend, value=value, **made
+                )
+                self._models[key] = row
+            case m.PutEvals():
+                for task, value in request.logs.items():
+                    self._put_eval(request, task, value, made)
+        return m.Stored()
+
+    def _put_eval(self, request: m.PutEvals, task_id: str, log: bytes, made: dict[str, Any]) -> None:
+        kwargs_hash = None if request.kwargs is None else json_hash(request.kwargs.decode())
+        key = eval_key(request.model_id, task_id, request.backend_type, kwargs_hash)
+        old = self._evals.get(key)
+        self._last_eval_id += old is None
+        self._evals[key] = EvalRow(
+            id=self._last_eval_id if old is None else old.id,
+            model_id=request.model_id,
+            task_id=task_id,
+            backend_type=request.backend_type,
+            kwargs_hash=kwargs_hash,
+            kwargs=request.kwargs,
+            value=log,
+            **made,
+        )
+
+    def _page(self, request: m.ListEntries) -> m.Reply:
+        if request.kind is Kind.DATASET:
+            return m.DatasetPage(items=_copies(self._datasets, lambda _: True), is_last=True)
+        wanted_model = request.model_id
+        if request.kind is Kind.MODEL:
+            models = _copies(self._models, lambda row: wanted_model in (None, text_of(row.value)))
+            return m.ModelPage(items=models, is_last=True)
+        wanted = (wanted_model, request.task_id)
+        evals = _copies(self._evals, lambda row: wanted[0] in (None, row.model_id) and wanted[1] in (None, row.task_id))
+        return m.EvalPage(items=evals, is_last=True)
+
+    def _clear(self, request: m.Clear) -> m.Reply:
+        match request.kind:
+            case Kind.DATASET:
+                count = _remove(self._datasets, lambda row: _is_in(row.dataset_hash, request.keys))
+            case Kind.MODEL:
+                count = _remove(self._models, lambda row: _is_in(text_of(row.value), request.model_ids))
+            case Kind.EVAL:
+                models, tasks = request.model_ids, request.task_ids
+                count = _remove(self._evals, lambda row: _is_in(row.model_id, models) and _is_in(row.task_id, tasks))
+        return m.Cleared(**{request.kind.plural: count})
+
+    def _clear_all(self) -> m.Reply:
+        cleared = m.Cleared(datasets=len(self._datasets), models=len(self._models), evals=len(self._evals))
+        for rows in (self._datasets, self._models, self._evals):
+            rows.clear()
+        return cleared
+
+    def _measure(self, request: m.GetStats | m.GetSizes) -> m.Reply:
+        rows = [*self._datasets.values(), *self._models.values(), *self._evals.values()]
+        taken = sum(len(msgspec.msgpack.encode(row)) for row in rows)
+        if isinstance(request, m.GetSizes):
+            sizes = dict.fromkeys(("datasets", "runs", "evals"), m.Size())
+            return m.Sizes(categories={**sizes, "database": m.Size(taken, taken)})
+        return m.Stats(
+            num_datasets=len(self._datasets),
+            num_models=len(self._models),
+            num_evals=len(self._evals),
+            total_size_bytes=taken,
+        )
 
 
-def _model_key(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> str:
-    dataset, backend = calls.text(dataset_hash, "dataset_hash"), calls.text(backend_type, "backend_type")
-    return model_key(dataset, canonical_json(config, "config"), backend)
+R = TypeVar("R", DatasetRow, ModelRow, EvalRow)
 
 
-def _eval_key(model_id: str, task_id: str, backend_type: str, kwargs: Mapping[str, Any] | None) -> EvalKey:
-    kwargs_hash = json_hash(canonical_json(kwargs, "inspect_kwargs")) if kwargs else None
-    model, task = calls.text(model_id, "model_id"), calls.text(task_id, "task id")
-    return model, task, calls.text(backend_type, "backend_type"), kwargs_hash
+def _copies(rows: dict[str, R], is_wanted: Callable[[R], bool]) -> list[R]:
+    """The rows as a listing gives them: what a caller does to one stays with the caller."""
+    return [msgspec.structs.replace(row, labels=dict(row.labels)) for row in rows.values() if is_wanted(row)]
+
+
+def _remove(rows: dict[str, R], is_wanted: Callable[[R], bool]) -> int:
+    keys = [key for key, row in rows.items() if is_wanted(row)]
+    for key in keys:
+        del rows[key]
+    return len(keys)
 
 
 def _is_in(value: str, wanted: Sequence[str] | None) -> bool:
     return wanted is None or value in wanted
-
-
-def _remove(entries: dict[Any, Any], is_wanted: Any) -> int:
-    keys = [key for key, entry in entries.items() if is_wanted(entry)]
-    for key in keys:
-        del entries[key]
-    return len(keys)

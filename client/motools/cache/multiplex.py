@@ -10,25 +10,38 @@ from __future__ import annotations
 import socket
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from copy import copy
 
 import anyio
 
-from motools.cache.connection import RECEIVE_SIZE_BYTES, feed, greeting, lost, next_event, welcomed
-from motools.cache.errors import CacheError, CacheProtocolError
+from motools.cache.connection import RECEIVE_SIZE_BYTES, feed, greeting, is_final, lost, next_event, welcomed
+from motools.cache.errors import CacheError, CacheRequestError
 from motoolsd.wire.errors import LocalProtocolError
-from motoolsd.wire.messages import Page, Reply, Request
+from motoolsd.wire.messages import Reply, Request
 from motoolsd.wire.session import ClientSession
 
 
 class _Waiter:
-    """A task that waits, and what came for it."""
+    """A task that waits, and what came for it.
+
+    Attributes:
+        replies: what came and was not taken yet.
+        woken: set to wake the task; None while it does something else, such as sending.
+    """
 
     __slots__ = ("replies", "woken")
 
     def __init__(self) -> None:
         self.replies: deque[Reply] = deque()
-        self.woken = anyio.Event()
+        self.woken: anyio.Event | None = None
+
+    def wake(self) -> bool:
+        """Let it look again; False if it is not waiting."""
+        if self.woken is None:
+            return False
+        self.woken.set()
+        return True
 
 
 class MultiplexedConnection:
@@ -70,24 +83,29 @@ class MultiplexedConnection:
         Cancellation: leaves at once; the request may have been carried out, and its reply is dropped.
 
         Raises:
-            ConnectionLost: every task that waits gets it.
+            ConnectionLost: every task that waits gets one.
+            CacheRequestError: the request is too large; nothing was sent.
         """
-        replies = [reply async for reply in self.stream(request)]
-        return replies[-1]
+        return (await self.collect(request))[-1]
 
-    async def stream(self, request: Request) -> AsyncIterator[Reply]:
-        """Send one request and give its replies one by one."""
+    async def collect(self, request: Request) -> list[Reply]:
+        """Send one request and wait for all pages of its reply.
+
+        Cancellation: as `exchange`.
+
+        Raises:
+            CacheError: as `exchange`.
+        """
         request_id, waiter, frame = await self._register(request)
         try:
             await self._send(frame)
-            while True:
-                reply = await self._reply_for(waiter)
-                yield reply
-                if not isinstance(reply, Page) or reply.is_last:
-                    return
+            replies = [await self._reply_for(waiter)]
+            while not is_final(replies[-1]):
+                replies.append(await self._reply_for(waiter))
         finally:
             del self._waiting[request_id]
             self._hand_over()
+        return replies
 
     def close(self, error: CacheError | None = None) -> None:
         """Close this process's end; whoever waits gets `error`."""
@@ -98,7 +116,7 @@ class MultiplexedConnection:
             anyio.notify_closing(self._socket)
         self._finalizer()
         for waiter in [*self._waiting.values(), *self._queueing]:
-            waiter.woken.set()
+            waiter.wake()
 
     def abandon(self) -> None:
         """Close the socket of an event loop that is gone, or of a forked parent: nobody can wait here any more."""
@@ -114,12 +132,11 @@ class MultiplexedConnection:
             finally:
                 self._queueing.remove(waiter)
                 self._hand_over()
-        if self._error is not None:
-            raise self._error
+        self._check_open()
         try:
             request_id, frame = self._session.request(request)
         except LocalProtocolError as error:
-            raise CacheProtocolError(str(error)) from error
+            raise CacheRequestError(str(error)) from error
         self._waiting[request_id] = waiter
         return request_id, waiter, frame
 
@@ -128,62 +145,62 @@ class MultiplexedConnection:
             await self._wait(waiter, lambda: bool(waiter.replies))
         return waiter.replies.popleft()
 
+    def _check_open(self) -> None:
+        """Raise what ended the connection; each task gets an error of its own."""
+        if self._error is not None:
+            raise copy(self._error) from self._error.__cause__
+
     async def _wait(self, waiter: _Waiter, is_over: Callable[[], bool]) -> None:
         """Read for all, or let somebody else read, until it is over."""
         while not is_over():
-            if self._error is not None:
-                raise self._error
+            self._check_open()
             if self._is_reading:
                 waiter.woken = anyio.Event()
-                await waiter.woken.wait()
+                try:
+                    await waiter.woken.wait()
+                finally:
+                    waiter.woken = None
             else:
                 await self._read_for_all()
 
     async def _read_for_all(self) -> None:
         self._is_reading = True
         try:
-            data = await self._receive()
-            feed(self._session, data)
+            feed(self._session, await self._receive())
             while (envelope := next_event(self._session)) is not None:
                 # A reply that nobody waits for any more belongs to a cancelled call.
                 if (waiter := self._waiting.get(envelope.id)) is not None:
                     waiter.replies.append(envelope.body)
-                    waiter.woken.set()
+                    waiter.wake()
         except CacheError as error:
             self._is_reading = False
             self.close(error)
-            raise
         finally:
             self._is_reading = False
             self._hand_over()
 
     async def _receive(self) -> bytes:
         while True:
+            # Waited for first: the reply is never there yet, and a stream that always is starves nobody by that.
             try:
+                await anyio.wait_readable(self._socket)
                 return self._socket.recv(RECEIVE_SIZE_BYTES)
             except BlockingIOError:
                 pass
-            except OSError as error:
-                raise lost(error) from error
-            try:
-                await anyio.wait_readable(self._socket)
             except (anyio.ClosedResourceError, OSError, ValueError) as error:
-                raise self._error or lost(error) from error
+                raise lost(error) from error
 
     def _hand_over(self) -> None:
         """Wake one task to read on, and those that queue for a place if there is one."""
         if self._is_reading:
             return
+        has_place = self._session.outstanding < self._session.outstanding_max
+        for waiter in self._queueing:
+            if waiter.wake() and not has_place:
+                return
         for waiter in self._waiting.values():
-            if not waiter.replies:
-                waiter.woken.set()
-                break
-        else:
-            for waiter in self._queueing[:1]:
-                waiter.woken.set()
-        if self._session.outstanding < self._session.outstanding_max:
-            for waiter in self._queueing:
-                waiter.woken.set()
+            if not waiter.replies and waiter.wake():
+                return
 
     async def _send(self, frame: bytearray) -> None:
         self._unsent += frame
@@ -193,16 +210,29 @@ class MultiplexedConnection:
                 await self._send_some()
 
     async def _send_some(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self._check_open()
         try:
             del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
+            await self._wait_writable()
+        except OSError as error:
+            self.close(lost(error))
+
+    async def _wait_writable(self) -> None:
+        """Wait until the daemon takes more, reading meanwhile: it takes nothing from a client that does not read."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read_while_sending)
             try:
                 await anyio.wait_writable(self._socket)
             except (anyio.ClosedResourceError, OSError, ValueError) as error:
-                raise self._error or lost(error) from error
-        except OSError as error:
-            failure = lost(error)
-            self.close(failure)
-            raise failure from error
+                self.close(lost(error))
+            group.cancel_scope.cancel()
+
+    async def _read_while_sending(self) -> None:
+        waiter = _Waiter()
+        self._queueing.append(waiter)
+        try:
+            await self._wait(waiter, lambda: self._error is not None)
+        finally:
+            self._queueing.remove(waiter)
+            self._hand_over()

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import os
 
-from motools.cache.errors import CacheError, CacheUnavailable, ConnectionLost, DaemonBusy, PeerRefused, StorageFailed
+from motools.cache.errors import (
+    CacheError,
+    CacheUnavailable,
+    ConnectionLost,
+    DaemonBusy,
+    DaemonNotRunning,
+    PeerRefused,
+    StorageFailed,
+)
 from motoolsd.wire.messages import RequestKey, Welcome
 from motoolsd.wire.version import __version__, release
 
@@ -57,13 +65,18 @@ class Recovery:
         if not self._is_write or not self._was_sent or isinstance(error, StorageFailed):
             return error
         kind = type(error) if isinstance(error, CacheUnavailable) else ConnectionLost
-        return kind(f"{error}; the write may have been applied, and repeating it is safe", False)  # noqa: FBT003
+        return kind(f"{error}; the write may have been applied, and repeating it is safe", False)
 
 
 def no_answer(timeout_s: float, *, outcome_known: bool) -> DaemonBusy:
     """The error for a daemon that is there and does not answer."""
-    message = f"the daemon did not answer within {timeout_s:.3g} s: see `motools daemon status` and `motools daemon logs`"
-    return DaemonBusy(message, outcome_known)
+    message = f"the daemon did not answer within {timeout_s:.3g} s"
+    return DaemonBusy(f"{message}: see `motools daemon status` and `motools daemon logs`", outcome_known)
+
+
+def making_room() -> DaemonNotRunning:
+    """The error between the end of an older daemon and the start of ours."""
+    return DaemonNotRunning("the daemon of an older version makes room for a new one")
 
 
 def _is_passing(error: CacheError) -> bool:
@@ -90,7 +103,7 @@ class RequestKeys:
 
     def retry(self, key: RequestKey) -> RequestKey:
         """The same write, once more."""
-        return RequestKey(key.client, key.number, min(self._open, default=key.number), True)  # noqa: FBT003
+        return RequestKey(key.client, key.number, min(self._open, default=key.number), True)
 
     def done(self, key: RequestKey) -> None:
         """The write has its answer, or nobody waits for it any more."""

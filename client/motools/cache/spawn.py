@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import msgspec
 
@@ -29,14 +30,15 @@ KEPT_PREFIXES = ("LC_", "XDG_", "MOTOOLS_")
 READINESS_SIZE_MAX_BYTES = 1024 * 1024
 LOG_TAIL_BYTES = 2048
 MANAGER_TIMEOUT_S = 0.2
+STARTS_MAX = 3
+STARTER_TIMEOUT_S = 60.0
+"""After it, a process that was to become a daemon and nobody waits for any more is killed."""
 
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     """What of a job's environment a daemon gets."""
     return {
-        name: value
-        for name, value in environment.items()
-        if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
+        name: value for name, value in environment.items() if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
     }
 
 
@@ -70,10 +72,12 @@ def spawn_daemon(directory: str, *, deadline_s: float) -> bool:
         readiness = _run(prefix, directory, deadline_s)
         if readiness is not None:
             return _judge(readiness)
-    readiness = _run([], directory, deadline_s)
-    if readiness is None:
-        raise _refused(f"the daemon ended while starting. The end of its log:\n{_log_tail(directory)}")
-    return _judge(readiness)
+    for _ in range(STARTS_MAX):
+        # One that ends without a word was killed, or cannot even import its code; only the latter happens every time.
+        readiness = _run([], directory, deadline_s)
+        if readiness is not None:
+            return _judge(readiness)
+    raise _refused(f"the daemon ended while starting. The end of its log:\n{_log_tail(directory)}")
 
 
 def _judge(readiness: Readiness) -> bool:
@@ -112,36 +116,43 @@ def _run(prefix: list[str], directory: str, deadline_s: float) -> Readiness | No
         text = _read_all(reading, starter, deadline_s)
     finally:
         os.close(reading)
+    return _parse(text)
+
+
+def _parse(text: bytes) -> Readiness | None:
+    """What a daemon said; None if it is not whole, or nothing."""
     try:
-        return msgspec.json.decode(text, type=Readiness) if text else None
+        return msgspec.json.decode(text, type=Readiness)
     except msgspec.MsgspecError:
         return None
 
 
 def _read_all(reading: int, starter: subprocess.Popen[bytes], deadline_s: float) -> bytes:
-    """Everything up to the end of the pipe; the starting process ends by itself as soon as it has forked."""
-    parts = []
+    """What the daemon says; the starting process ends by itself as soon as it has forked."""
+    text = b""
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     begun_s = monotonic_s()
     try:
-        while True:
+        # The end of the pipe is not waited for: a process that another thread forks meanwhile keeps it open.
+        while _parse(text) is None:
             left_s = deadline_s - monotonic_s()
             if left_s <= 0 or not poll.poll(left_s * 1000):
                 raise no_answer(monotonic_s() - begun_s, outcome_known=True)
             part = os.read(reading, READINESS_SIZE_MAX_BYTES)
             if not part:
-                return b"".join(parts)
-            parts.append(part)
+                break
+            text += part
+        return text
     finally:
         if starter.poll() is None:
-            # Not even forked by the deadline, or about to be: either way nobody waits for it any more.
-            _reap(starter)
+            # It may still become the daemon of the next call, so it is not killed; but nobody waits for it here.
+            threading.Thread(target=_reap, args=(starter,), name="motools-reap", daemon=True).start()
 
 
 def _reap(starter: subprocess.Popen[bytes]) -> None:
     try:
-        starter.wait(MANAGER_TIMEOUT_S)
+        starter.wait(STARTER_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         starter.kill()
         starter.wait()

@@ -6,16 +6,16 @@ Invariant: never makes a directory or a database; a missing one is an error that
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
 from motools.cache.base import CacheBackend
 from motools.cache.client import TIMEOUT_S, Client
 from motools.cache.endpoint import check_directory
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, ModelEntry
+from motools.cache.errors import CacheRequestError
 from motools.cache.sync import SyncCache
 from motoolsd.wire.messages import Size, Status
 
@@ -55,14 +55,14 @@ class CacheUtils:
             CacheDirectoryMissing: there is no cache in the directory.
             PeerRefused: the directory belongs to another user.
         """
-        self._backend: Any = cache
         if isinstance(cache, Client):
-            cache = cache._directory  # noqa: SLF001 - the same package
+            cache = cache.directory
         if isinstance(cache, str | os.PathLike):
             check_directory(os.path.abspath(cache))
-            self._backend = _ExistingCache(cache, autostart=autostart, timeout_s=timeout_s)
+            cache = _ExistingCache(cache, autostart=autostart, timeout_s=timeout_s)
+        self._backend: CacheBackend | SyncCache = cache
 
-    def __enter__(self) -> CacheUtils:
+    def __enter__(self) -> Self:
         """Use it in a `with` block."""
         return self
 
@@ -98,12 +98,20 @@ class CacheUtils:
         return _result(self._backend.get_size_breakdown)
 
     def get_sizes(self) -> dict[str, Size]:
-        """The same with the bytes allocated on disk."""
-        return _result(self._backend.get_sizes)
+        """The same with the bytes allocated on disk.
+
+        Raises:
+            CacheRequestError: the backend has no daemon.
+        """
+        return self._daemon().get_sizes()
 
     def get_status(self) -> Status:
-        """What the daemon says of itself."""
-        return _result(self._backend.get_status)
+        """What the daemon says of itself.
+
+        Raises:
+            CacheRequestError: the backend has no daemon.
+        """
+        return self._daemon().get_status()
 
     def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
         """Remove some datasets, or all; an empty list removes nothing. How many were removed."""
@@ -114,25 +122,30 @@ class CacheUtils:
         return _result(self._backend.clear_models, model_ids)
 
     def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
-        """Remove the evaluations that match both lists, or all; an empty list removes nothing. How many were removed."""
+        """Remove the evaluations that match both lists, or all; an empty list removes nothing. How many went."""
         return _result(self._backend.clear_evals, model_ids, task_ids)
 
     def clear_all(self) -> dict[str, int]:
         """Remove everything; how many of each kind were removed."""
         return _result(self._backend.clear_all)
 
+    def _daemon(self) -> SyncCache:
+        if not isinstance(self._backend, SyncCache):
+            raise CacheRequestError(f"{type(self._backend).__name__} has no daemon to ask")
+        return self._backend
 
-def _result(method: Callable[..., Any], *args: object) -> Any:
+
+def _result(method: Callable[..., T | Awaitable[T]], *args: object) -> T:
     """What a method gives, also if it has to be awaited."""
     result = method(*args)
-    return _await(result) if inspect.isawaitable(result) else result
+    return _run(result) if isinstance(result, Awaitable) else result
 
 
-def _await(awaitable: Any) -> Any:
+def _run(awaitable: Awaitable[T]) -> T:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    async def run() -> Any:
+    async def run() -> T:
         return await awaitable
 
     try:

@@ -1,6 +1,6 @@
 """The command `motools`.
 
-Layer: motools.cli, the topmost of the client. Imports motools.cache, typer and rich.
+Layer: motools.cli, the topmost of the client. Imports motools.cache and typer.
 Invariant: data goes to stdout, everything else to stderr; every exit code has a meaning (see `exits`).
 """
 
@@ -9,6 +9,6 @@ from __future__ import annotations
 
 def main() -> None:
     """The script `motools`."""
-    from motools.cli.exits import run
+    from motools.cli.app import run
 
     run()

@@ -1,22 +1,30 @@
-"""The tree of commands.
+"""The tree of commands, and how a run of one ends.
 
-Layer: motools.cli. Imports the command modules.
-Invariant: building the tree loads neither rich nor the cache's async face: a command loads what it needs.
+Layer: motools.cli. Imports the command modules, exits and output.
+Invariant: no CacheError ends in a traceback. Building the tree loads no client: a command loads what it needs.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
+from motools.cache.errors import CacheError
 from motools.cli import cache, daemon
+from motools.cli.coercion import Group
+from motools.cli.exits import INTERRUPTED, exit_code
+from motools.cli.output import OutputFailed, say_error
 
 app = typer.Typer(
     name="motools",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain help and plain errors: they can be searched and copied, and cost no import of rich.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(cache.app, name="cache")
 app.add_typer(daemon.app, name="daemon")
@@ -41,3 +49,15 @@ def motools(
 
     Start with: motools cache stats
     """
+
+
+def run() -> None:
+    """Run the command line and end the process."""
+    try:
+        app(prog_name="motools")
+    except (CacheError, OutputFailed) as error:
+        say_error(str(error))
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        # Only before or after typer is in charge.
+        sys.exit(INTERRUPTED)

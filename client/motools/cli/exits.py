@@ -1,25 +1,24 @@
-"""Exit codes, and errors in words.
+"""What a command ends with.
 
-Layer: motools.cli. Imports app and motools.cache.errors.
-Invariant: no CacheError ends in a traceback.
+Layer: motools.cli. Imports motools.cache.errors.
+Invariant: each code has one meaning; scripts rely on it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-
 from motools.cache.errors import (
     CacheDirectoryMissing,
-    CacheError,
+    CacheRequestError,
     ConnectionLost,
     DaemonBusy,
     DaemonNotRunning,
     PeerRefused,
+    StorageFailed,
 )
 
 DONE = 0
 FAILED = 1
+"""Also: asked whether to remove, and the answer was no."""
 USAGE = 2
 NOT_FOUND = 3
 REFUSED = 4
@@ -27,41 +26,18 @@ NO_DAEMON = 69
 TIMED_OUT = 75
 INTERRUPTED = 130
 
-_CODES: tuple[tuple[type[CacheError], int], ...] = (
+_CODES: tuple[tuple[type[Exception], int], ...] = (
     (CacheDirectoryMissing, NOT_FOUND),
     (DaemonNotRunning, NO_DAEMON),
     (DaemonBusy, TIMED_OUT),
     (ConnectionLost, TIMED_OUT),
     (PeerRefused, REFUSED),
+    (StorageFailed, FAILED),
+    (CacheRequestError, USAGE),
 )
+"""The first that fits counts."""
 
 
-def exit_code(error: CacheError) -> int:
-    """What an error makes the command end with."""
+def exit_code(error: Exception) -> int:
+    """The code that tells scripts of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
-
-
-def say(text: str) -> None:
-    """A message for the person at the terminal."""
-    print(text, file=sys.stderr)
-
-
-def run() -> None:
-    """Run the command line and end the process."""
-    from motools.cli.app import app
-
-    # File names that are no UTF-8 leave as the bytes that they are.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
-    try:
-        app()
-    except CacheError as error:
-        say(f"motools: error: {error}")
-        sys.exit(exit_code(error))
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(DONE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Options that several commands take.
+"""Options that several commands take, and how their values are read.
 
 Layer: motools.cli. Imports typer.
 Invariant: one option is spelled, explained and defaulted in one place.
@@ -6,8 +6,8 @@ Invariant: one option is spelled, explained and defaulted in one place.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,12 +39,38 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+def _absolute(name: str) -> str:
+    """The directory's absolute path. An empty name, which an unset variable leaves, does not mean the working one."""
+    if not name:
+        raise typer.BadParameter("it is empty")
+    return os.path.abspath(name)  # noqa: PTH100 - links stay as they were typed
+
+
 CacheDir = Annotated[
-    Path, typer.Option("--cache-dir", "-d", envvar="MOTOOLS_CACHE_DIR", help="The cache directory.", show_default=True)
+    str,
+    typer.Option(
+        "--cache-dir",
+        "-d",
+        metavar="DIR",
+        envvar="MOTOOLS_CACHE_DIR",
+        callback=_absolute,
+        help="The cache directory.",
+    ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print it.")]
+DEFAULT_DIR = ".motools"
+
+FormatOption = Annotated[Format, typer.Option("--format", metavar="FORMAT", help="table, json, jsonl or csv.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
-DEFAULT_DIR = Path(".motools")
+
+DatasetHashes = Annotated[
+    list[str] | None, typer.Option("--dataset-hash", metavar="HASH", help="Only of this dataset. Repeatable.")
+]
+ModelIds = Annotated[
+    list[str] | None, typer.Option("--model-id", metavar="ID", help="Only of this model (models, evals). Repeatable.")
+]
+TaskIds = Annotated[
+    list[str] | None, typer.Option("--task-id", metavar="ID", help="Only of this task (evals). Repeatable.")
+]
 
 
 def chosen(output: Format, *, json: bool) -> Format:

@@ -1,162 +1,195 @@
 """Printing: tables for people; JSON, JSON lines and CSV for programs.
 
-Layer: motools.cli. Imports options; rich only when a table is printed.
-Invariant: ids stay whole; nothing that is stored can move the cursor, colour the screen or break a line.
+Layer: motools.cli. Imports options and tables.
+Invariant: data leaves by `write`, messages by `say`; a reader that closes its pipe ends the command quietly.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from json import dumps
+from typing import Any
 
-import msgspec
+import typer
 
 from motools.cache.clock import utc_text
-from motools.cache.entries import Entry
+from motools.cli.exits import DONE
 from motools.cli.options import Format
+from motools.cli.tables import Column, Item, pair_lines, shown, shown_lines, table_lines, wrapped
 
 SCHEMA_VERSION = 1
-SHOWN_MAX = 400
-"""Characters of one cell of a table; programs get all of it."""
-WIDTH_UNBOUNDED = 1_000_000
-
-Item = dict[str, Any]
 
 
-class Column(NamedTuple):
-    """A column of a table, in words: `show` makes the cell of an item."""
-
-    heading: str
-    show: Callable[[Item], str]
-    is_number: bool = False
+class OutputFailed(Exception):
+    """Stdout cannot be written, because the disk is full for example."""
 
 
-def plain(name: str) -> Callable[[Item], str]:
-    """A column that shows a field as it is."""
-    return lambda item: shown(item.get(name))
+def print_items(items: Sequence[Item], names: Sequence[str], columns: Sequence[Column], output: Format) -> None:
+    """Print a list.
 
-
-def print_items(entries: Sequence[msgspec.Struct], columns: Sequence[Column], output: Format) -> None:
-    """Print a list."""
-    items = [_as_item(entry) for entry in entries]
-    if output is Format.JSON:
-        _print_json({**_head(), "items": items})
-    elif output is Format.JSONL:
-        for item in items:
-            print(json.dumps(item))
-    elif output is Format.CSV:
-        _print_csv(tuple(items[0]) if items else (), items)
+    Args:
+        items: all fields of each item.
+        names: those fields, known even if there is no item.
+        columns: what a table shows.
+        output: how.
+    """
+    if output is Format.TABLE:
+        _write_lines(table_lines(columns, items, width=_terminal_width(), is_bold=_has_style()))
     else:
-        _print_table(items, columns)
+        _write_data({"items": items}, items, names, output)
 
 
-def _as_item(entry: msgspec.Struct) -> Item:
-    """An entry's fields, what identifies it first."""
-    item: Item = msgspec.to_builtins(entry)
-    for name in Entry.__struct_fields__:
-        if name in item:
-            item[name] = item.pop(name)
-    return item
+def print_document(
+    document: Mapping[str, Any],
+    table: Callable[[], Sequence[str]],
+    output: Format,
+    *,
+    items: Sequence[Item] | None = None,
+) -> None:
+    """Print one object.
 
-
-def print_document(document: Item, rows: Sequence[tuple[str, str]], output: Format) -> None:
-    """Print one object: as it is for programs, as names and values for people."""
-    if output is Format.JSON:
-        _print_json({**_head(), **document})
-    elif output is Format.JSONL:
-        print(json.dumps({**_head(), **document}))
-    elif output is Format.CSV:
-        flat = {name: value for name, value in document.items() if not isinstance(value, dict)}
-        _print_csv(tuple(flat), [flat])
+    Args:
+        document: what JSON shows.
+        table: makes the lines of a table.
+        output: how.
+        items: what JSON lines and CSV show, if that is not the document on one line.
+    """
+    if output is Format.TABLE:
+        _write_lines(table())
     else:
-        _print_pairs(rows)
+        lines = [document] if items is None else items
+        _write_data(document, lines, tuple(lines[0]), output)
 
 
-def shown(value: object) -> str:
-    """A value as a table may show it: one line, nothing that a terminal would obey, not endless."""
-    if value is None:
-        return "-"
-    text = value if isinstance(value, str) else json.dumps(value)
-    escaped = text if text.isprintable() else "".join(map(_escape, text[: SHOWN_MAX + 1]))
-    if len(escaped) <= SHOWN_MAX:
-        return escaped
-    return f"{escaped[:SHOWN_MAX]}... ({len(text):,} characters)"
+def pairs(found: Sequence[tuple[str, str]]) -> Callable[[], Sequence[str]]:
+    """A table of names and values."""
+    return lambda: pair_lines(found)
 
 
-def _escape(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+def confirm(question: str) -> bool:
+    """Ask at the terminal; anything but a yes, the end of the input included, is a no."""
+    sys.stderr.write(f"{shown_lines(question)} [y/N] ")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        say("")
+        raise
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in {"y", "yes"}
 
 
-def size_text(size_bytes: int | None) -> str:
-    """Bytes for people: `1.2 MiB`."""
-    if size_bytes is None:
-        return "-"
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:  # noqa: PLR2004 - what the units are made of
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+def say(text: str) -> None:
+    """A message for the person at the terminal, broken between words there."""
+    text = shown_lines(text)
+    if sys.stderr is not None and sys.stderr.isatty():
+        text = wrapped(text, _columns())
+    typer.echo(text, err=True)
 
 
-def time_text(stamp: object) -> str:
-    """A time stamp for people: to the second, still UTC."""
-    return shown(stamp).replace("T", " ").split(".")[0].removesuffix("Z")
+def say_error(text: str) -> None:
+    """Why the command fails, and what to do next."""
+    say(f"motools: error: {text}")
 
 
-def _head() -> Item:
-    return {"schema_version": SCHEMA_VERSION, "as_of": utc_text()}
+def write(text: str) -> None:
+    """Data, to stdout.
 
+    File names that are no UTF-8 leave as the bytes that they are; a character that stdout's encoding does not have
+    leaves as an escape.
 
-def _print_json(document: Item) -> None:
-    print(json.dumps(document, indent=2))
-
-
-def _print_csv(names: Sequence[str], items: Sequence[Item]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    for item in items:
-        writer.writerow([_csv_cell(item.get(name)) for name in names])
-
-
-def _csv_cell(value: object) -> object:
-    return json.dumps(value) if isinstance(value, dict | list | bool) else value
-
-
-def _print_pairs(rows: Sequence[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")
-
-
-def _print_table(items: Sequence[Item], columns: Sequence[Column]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    is_terminal = sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, emoji=False, width=None if is_terminal else WIDTH_UNBOUNDED)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.heading, no_wrap=True, justify="right" if column.is_number else "left")
-    cells = [[column.show(item) for column in columns] for item in items]
-    for row in cells:
-        table.add_row(*map(Text, row))
-    if console.measure(table).maximum > console.width:
-        # Too wide for this terminal: one block an entry, so that every id can still be copied whole.
-        _print_blocks(cells, columns)
+    Raises:
+        typer.Exit: nobody reads any more.
+        OutputFailed: it cannot be written.
+    """
+    stream = sys.stdout
+    if stream is None:
+        # The command was started with stdout closed.
         return
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():
-        print(line.rstrip())
+    try:
+        stream.flush()
+        stream.buffer.write(_encoded(text, stream.encoding))
+        stream.flush()
+    except BrokenPipeError as error:
+        _discard_stdout()
+        raise typer.Exit(DONE) from error
+    except OSError as error:
+        _discard_stdout()
+        raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
 
 
-def _print_blocks(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
-    for number, row in enumerate(cells):
-        if number:
-            print()
-        _print_pairs([(column.heading, cell) for column, cell in zip(columns, row, strict=True)])
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """Python flushes stdout once more when it exits, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _write_data(document: Mapping[str, Any], items: Sequence[Item], names: Sequence[str], output: Format) -> None:
+    if output is Format.JSON:
+        write(_json_text({"schema_version": SCHEMA_VERSION, "as_of": utc_text(), **document}))
+    elif output is Format.JSONL:
+        write("".join(f"{dumps(item)}\n" for item in items))
+    else:
+        write(_csv_text(items, names))
+
+
+def _json_text(document: Mapping[str, Any]) -> str:
+    """One document as JSON, all ASCII; an item of a list on one line, which both people and `grep` can read."""
+    if not document.get("items"):
+        return f"{dumps(document, indent=2)}\n"
+    head = dumps({name: value for name, value in document.items() if name != "items"})
+    lines = ",\n".join(map(dumps, document["items"]))
+    return f'{head[:-1]}, "items": [\n{lines}\n]}}\n'
+
+
+def _csv_text(items: Sequence[Item], names: Sequence[str]) -> str:
+    import csv
+    from io import StringIO
+
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    # At a terminal somebody looks at it, and what was stored is not to be obeyed by the terminal.
+    safe = shown if _is_terminal() else str
+    writer.writerows([_csv_cell(item[name], safe) for name in names] for item in items)
+    return text.getvalue()
+
+
+def _csv_cell(value: object, safe: Callable[[str], str]) -> str:
+    if value is None:
+        return ""
+    return safe(value) if isinstance(value, str) else dumps(value)
+
+
+def _write_lines(lines: Sequence[str]) -> None:
+    write("".join(f"{line}\n" for line in lines))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _has_style() -> bool:
+    return _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _terminal_width() -> int | None:
+    """Columns of the terminal; None where stdout is none."""
+    return _columns() if _is_terminal() else None
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,322 @@
+"""Cache under asyncio, uvloop and trio, against a daemon that misbehaves as told."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.cache.scripted import Script, Talk, scripted_daemon, serve, silent
+
+from motools.cache import Cache, SQLiteCache
+from motools.cache.errors import (
+    CacheProtocolError,
+    CacheRequestError,
+    ConnectionLost,
+    CorruptDatabase,
+    DaemonBusy,
+    DaemonNotRunning,
+    StorageFailed,
+)
+from motools.cache.launch import Launch
+from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.messages import Failure, Hello
+
+TIMEOUT_S = 0.3
+SLACK_S = 0.1
+TALK_TIMEOUT_S = 10.0
+
+
+def client(directory: Path, *, timeout_s: float = TALK_TIMEOUT_S, autostart: bool = False, **options: Any) -> Cache:
+    """A client of a scripted daemon."""
+    return Cache(directory, autostart=autostart, timeout_s=timeout_s, **options)
+
+
+async def took(function: Callable[[], Awaitable[object]], error: type[Exception]) -> float:
+    """Seconds until the error comes."""
+    begun_s = time.monotonic()
+    with pytest.raises(error):
+        await function()
+    return time.monotonic() - begun_s
+
+
+def cut_off(talk: Talk) -> None:
+    """Take a request and die in the middle of the reply."""
+    talk.greet()
+    talk.next()
+    talk.send(b"\0\0\0\x20part")
+
+
+async def test_calls_over_one_connection(cache_dir: Path) -> None:
+    """Each method asks once and gives what the daemon said."""
+    with scripted_daemon(cache_dir) as daemon:
+        async with client(cache_dir) as cache:
+            assert await cache.get_file_id("d") == "value of d"
+            await cache.set_file_id("d", "file")
+            await cache.set_model_id("d", {"lr": 0.1}, "model")
+            await cache.set_eval_log_paths("m", {"t": "/log"}, "inspect")
+            assert (await cache.get_model_id("d", {"lr": 0.1}) or "").startswith("value of ")
+            assert list(await cache.get_eval_log_paths("m", ["t"], "inspect") or {}) == ["t"]
+            assert (await cache.get_evals("m", ["t"], "inspect")).missing == []
+            assert await cache.clear_datasets(["d"]) == 1
+            assert await cache.clear_models() == 2
+            assert await cache.clear_evals(task_ids=["t"]) == 3
+            assert await cache.clear_all() == {"datasets": 1, "models": 2, "evals": 3}
+        assert daemon.accepted == 1
+
+
+async def test_64_tasks_connect_once(cache_dir: Path) -> None:
+    """However many tasks make the first call at the same moment."""
+    with scripted_daemon(cache_dir) as daemon:
+        async with client(cache_dir) as cache, anyio.create_task_group() as group:
+
+            async def work(worker: int) -> None:
+                assert await cache.get_file_id(str(worker)) == f"value of {worker}"
+
+            for worker in range(64):
+                group.start_soon(work, worker)
+        assert daemon.accepted == 1
+
+
+async def test_lost_connection_repeats_the_write_under_its_key(cache_dir: Path) -> None:
+    """The same request key again, marked as a retry; the caller sees nothing of it."""
+    with scripted_daemon(cache_dir, cut_off, serve) as daemon:
+        async with client(cache_dir) as cache:
+            await cache.set_file_id("d", "file")
+        puts: list[Any] = [request for request in daemon.requests if not isinstance(request, Hello)]
+    one, two = (put.request_key for put in puts)
+    assert (one.client, one.number, one.is_retry) == (two.client, two.number, False)
+    assert two.is_retry
+
+
+async def test_garbage_is_a_protocol_error_and_the_next_call_connects_anew(cache_dir: Path) -> None:
+    """What listens is no motoolsd: said at once."""
+
+    def babble(talk: Talk) -> None:
+        talk.greet()
+        talk.next()
+        talk.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        talk.wait_until_gone()
+
+    with scripted_daemon(cache_dir, babble, serve):
+        async with client(cache_dir) as cache:
+            with pytest.raises(CacheProtocolError, match="no motoolsd"):
+                await cache.get_file_id("d")
+            assert await cache.get_file_id("d") == "value of d"
+
+
+async def test_failure_in_a_stream_is_raised_and_leaves_no_warning(cache_dir: Path) -> None:
+    """No generator is left half-way: under trio that would warn."""
+
+    def refuse(talk: Talk) -> None:
+        talk.greet()
+        while (request := talk.next()) is not None:
+            talk.reply(request, Failure(code=ErrorCode.STORAGE_FAILED, message="I/O error"))
+
+    with scripted_daemon(cache_dir, refuse):
+        async with client(cache_dir) as cache:
+            for _ in range(2):
+                with pytest.raises(StorageFailed, match="I/O error"):
+                    await cache.list_datasets()
+            gc.collect()
+
+
+@pytest.mark.parametrize("script", [silent, Talk.wait_until_gone], ids=["after the welcome", "before it"])
+async def test_silent_daemon_is_busy_within_the_timeout(script: Script, cache_dir: Path) -> None:
+    """A call never takes longer than `timeout_s`."""
+    with scripted_daemon(cache_dir, script):
+        async with client(cache_dir, timeout_s=TIMEOUT_S) as cache:
+            lasted = await took(lambda: cache.get_file_id("d"), DaemonBusy)
+            assert TIMEOUT_S - SLACK_S < lasted < TIMEOUT_S + SLACK_S
+
+
+async def test_silence_is_a_miss_where_misses_were_asked_for(cache_dir: Path) -> None:
+    """The cache never fails a job, and never holds it longer than it said."""
+    with scripted_daemon(cache_dir, silent):
+        async with client(cache_dir, timeout_s=TIMEOUT_S, on_unavailable="miss") as cache:
+            with anyio.fail_after(TIMEOUT_S + SLACK_S):
+                assert await cache.get_file_id("d") is None
+
+
+async def test_late_reply_to_a_call_that_gave_up_is_not_the_next_ones(cache_dir: Path) -> None:
+    """Numbers tell them apart, on the same connection."""
+    late = threading.Event()
+
+    def hold_first(talk: Talk) -> None:
+        talk.greet()
+        late.wait(TALK_TIMEOUT_S)
+        talk.serve()
+
+    with scripted_daemon(cache_dir, hold_first) as daemon:
+        async with client(cache_dir, timeout_s=TIMEOUT_S) as cache:
+            with pytest.raises(DaemonBusy):
+                await cache.get_file_id("first")
+            late.set()
+            assert await cache.get_file_id("second") == "value of second"
+        assert daemon.accepted <= 2
+
+
+async def test_older_daemon_of_a_client_is_asked_to_drain_once(cache_dir: Path) -> None:
+    """As SyncCache: once, and then it has to do."""
+
+    def old(talk: Talk) -> None:
+        talk.greet(version="0.0.1", started_by="client")
+        talk.serve()
+
+    with scripted_daemon(cache_dir, old) as daemon:
+        async with client(cache_dir, autostart=True) as cache:
+            assert await cache.get_file_id("d") == "value of d"
+        assert daemon.kinds() == ["Drain", "Lookup"]
+
+
+async def test_tasks_that_wait_for_a_failing_start_fail_with_it(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One attempt for all who wait, and an error for each: 64 tasks do not start 64 daemons one after the other."""
+    attempts = 0
+
+    def run(self: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        time.sleep(0.05)
+        message = "restore a backup"
+        raise CorruptDatabase(message)
+
+    monkeypatch.setattr(Launch, "run", run)
+    errors: list[CorruptDatabase] = []
+    async with client(cache_dir) as cache, anyio.create_task_group() as group:
+
+        async def work() -> None:
+            with pytest.raises(CorruptDatabase, match="restore a backup") as caught:
+                await cache.get_file_id("d")
+            errors.append(caught.value)
+
+        for _ in range(64):
+            group.start_soon(work)
+    assert attempts == 1
+    assert len({id(error) for error in errors}) == 64
+
+
+async def test_cancelled_call_leaves_at_once_also_while_connecting(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker thread that is starting a daemon is not waited for."""
+    blocked = threading.Event()
+
+    def run(self: object) -> None:
+        blocked.wait(TALK_TIMEOUT_S)
+        message = "too late"
+        raise DaemonNotRunning(message)
+
+    monkeypatch.setattr(Launch, "run", run)
+    async with client(cache_dir) as cache:
+        begun_s = time.monotonic()
+        with anyio.move_on_after(0.05):
+            await cache.get_file_id("d")
+        assert time.monotonic() - begun_s < 1.0
+    blocked.set()
+
+
+async def test_closed_cache_refuses_calls_and_wakes_those_that_wait(cache_dir: Path) -> None:
+    """Closing twice does nothing."""
+    with scripted_daemon(cache_dir, silent):
+        cache = client(cache_dir)
+        async with anyio.create_task_group() as group:
+
+            async def wait() -> None:
+                with pytest.raises((CacheRequestError, ConnectionLost)):
+                    await cache.get_file_id("d")
+
+            group.start_soon(wait)
+            while cache._connection is None:
+                await anyio.sleep(0.001)
+            await anyio.wait_all_tasks_blocked()
+            await cache.aclose()
+            await cache.aclose()
+        with pytest.raises(CacheRequestError, match="closed"):
+            await cache.get_file_id("d")
+
+
+async def test_second_thread_is_refused(cache_dir: Path) -> None:
+    """Sockets and events of one loop are never used from another thread."""
+    with scripted_daemon(cache_dir):
+        async with client(cache_dir) as cache:
+            await cache.get_file_id("d")
+
+            def elsewhere() -> None:
+                with pytest.raises(RuntimeError, match="another thread"):
+                    asyncio.run(cache.get_file_id("d"))
+
+            await anyio.to_thread.run_sync(elsewhere)
+            assert await cache.get_file_id("e") == "value of e"
+
+
+def test_new_event_loop_connects_anew(cache_dir: Path) -> None:
+    """Older code shares one cache over several `asyncio.run`."""
+    with scripted_daemon(cache_dir) as daemon:
+        cache = client(cache_dir)
+        for key in "abc":
+            assert asyncio.run(cache.get_file_id(key)) == f"value of {key}"
+        assert anyio.run(cache.get_file_id, "d", backend="trio") == "value of d"
+        asyncio.run(cache.aclose())
+        assert daemon.accepted == 4
+
+
+def test_loop_that_ended_in_the_middle_of_a_call_does_no_harm(cache_dir: Path) -> None:
+    """The next loop has a connection of its own."""
+    with scripted_daemon(cache_dir, silent, serve):
+        cache = client(cache_dir)
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(cache.get_file_id("a"), 0.1))
+        assert asyncio.run(cache.get_file_id("b")) == "value of b"
+
+
+def test_forgotten_cache_gives_no_warning(cache_dir: Path) -> None:
+    """Not closing it is allowed: no ResourceWarning, no descriptor left."""
+    with scripted_daemon(cache_dir):
+        cache = client(cache_dir)
+        asyncio.run(cache.get_file_id("d"))
+        held = cache._connection
+        assert held is not None
+        descriptor = held._socket.fileno()
+        del cache, held
+        gc.collect()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_forked_child_is_another_client_with_a_connection_of_its_own(cache_dir: Path) -> None:
+    """The child gets a new client id; the parent's connection stays as it was."""
+    with scripted_daemon(cache_dir) as daemon:
+        cache = client(cache_dir)
+
+        async def parent() -> None:
+            await cache.set_file_id("d", "file")
+            pid = os.fork()
+            if pid == 0:
+                # Also from a thread of another number: what the parent's thread was is forgotten.
+                child = threading.Thread(target=lambda: asyncio.run(cache.set_file_id("e", "file")))
+                child.start()
+                child.join(TALK_TIMEOUT_S)
+                os._exit(child.is_alive())
+            assert os.waitpid(pid, 0)[1] == 0
+            await cache.set_file_id("f", "file")
+
+        asyncio.run(parent())
+        puts: list[Any] = [request for request in daemon.requests if not isinstance(request, Hello)]
+        assert daemon.accepted == 2
+    first, child, again = (put.request_key for put in puts)
+    assert child.client != first.client
+    assert (again.client, again.number) == (first.client, 2)
+
+
+def test_older_name_is_the_same_class() -> None:
+    """`SQLiteCache` is `Cache`."""
+    assert SQLiteCache is Cache

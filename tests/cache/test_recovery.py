@@ -1,0 +1,134 @@
+"""Recovery: what is tried again, how soon, and what is said at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from motools.cache.errors import (
+    CacheError,
+    CacheProtocolError,
+    CacheRequestError,
+    ConnectionLost,
+    CorruptDatabase,
+    DaemonBusy,
+    DaemonNotRunning,
+    PeerRefused,
+    StorageFailed,
+)
+from motools.cache.recovery import PAUSE_FIRST_S, PAUSE_LAST_S, Recovery, RequestKeys, is_outdated
+from motoolsd.wire.messages import PROTOCOL, Welcome
+from motoolsd.wire.version import __version__
+
+
+def recovery(*, is_write: bool = False) -> Recovery:
+    """Of a call that began at 100 s and has 10 s."""
+    return Recovery(10.0, 100.0, is_write=is_write)
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    """A daemon that is starting is asked soon, and not hammered."""
+    patience = recovery()
+    pauses = [patience.after(ConnectionLost("gone"), 100.0) for _ in range(10)]
+    assert pauses[:3] == [PAUSE_FIRST_S, PAUSE_FIRST_S * 2, PAUSE_FIRST_S * 4]
+    assert max(pauses) == pauses[-1] == PAUSE_LAST_S
+
+
+def test_pause_never_outlasts_the_call() -> None:
+    """The last pause ends when the time does."""
+    patience = recovery()
+    assert patience.after(ConnectionLost("gone"), 109.998) == pytest.approx(0.002)
+
+
+def test_last_error_is_raised_when_the_time_is_over() -> None:
+    """What failed last is what the caller gets."""
+    with pytest.raises(DaemonNotRunning, match="nobody"):
+        recovery().after(DaemonNotRunning("nobody"), 110.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PeerRefused("another user"),
+        CacheProtocolError("garbage"),
+        CacheRequestError("no such kind"),
+        CorruptDatabase("damaged"),
+        StorageFailed("disk full", True),
+    ],
+)
+def test_errors_that_say_the_same_again_are_not_retried(error: CacheError) -> None:
+    """Time does not mend these."""
+    with pytest.raises(type(error)):
+        recovery().after(error, 100.0)
+
+
+def test_final_errors_are_not_retried() -> None:
+    """A daemon that said why it does not start is not started again within the call."""
+    error = DaemonNotRunning("bad configuration")
+    error.is_final = True
+    with pytest.raises(DaemonNotRunning):
+        recovery().after(error, 100.0)
+
+
+@pytest.mark.parametrize(
+    "error", [DaemonBusy("b"), DaemonNotRunning("n"), ConnectionLost("l"), StorageFailed("s", False)]
+)
+def test_passing_errors_are_retried(error: CacheError) -> None:
+    """These may be over in a moment; a commit of unknown outcome may be repeated under its key."""
+    assert recovery(is_write=True).after(error, 100.0) > 0
+
+
+def test_write_that_was_once_sent_says_that_it_may_have_been_applied() -> None:
+    """Whatever fails last, a write that reached a daemon before has an unknown outcome."""
+    patience = recovery(is_write=True)
+    patience.after(ConnectionLost("gone", False), 101.0)
+    with pytest.raises(DaemonNotRunning, match="may have been applied") as caught:
+        patience.after(DaemonNotRunning("nobody"), 110.0)
+    assert not caught.value.outcome_known
+
+
+def test_read_never_says_that_something_was_applied() -> None:
+    """A lookup changes nothing, however it ends."""
+    patience = recovery()
+    patience.after(ConnectionLost("gone", False), 101.0)
+    with pytest.raises(DaemonNotRunning) as caught:
+        patience.after(DaemonNotRunning("nobody"), 110.0)
+    assert caught.value.outcome_known
+
+
+def test_request_keys_count_up_and_name_the_lowest_open_one() -> None:
+    """The daemon may forget the replies of all numbers below it."""
+    keys = RequestKeys()
+    first, second = keys.new(), keys.new()
+    assert (first.number, second.number, second.lowest_open) == (1, 2, 1)
+    keys.done(first)
+    assert keys.new().lowest_open == 2
+
+
+def test_retry_is_the_same_write_marked() -> None:
+    """Client and number stay, so that it is applied once."""
+    keys = RequestKeys()
+    first, second = keys.new(), keys.new()
+    keys.done(first)
+    again = keys.retry(second)
+    assert (again.client, again.number, again.lowest_open, again.is_retry) == (second.client, 2, 2, True)
+
+
+def test_two_clients_never_have_the_same_keys() -> None:
+    """A client id is 16 random bytes."""
+    assert RequestKeys().new().client != RequestKeys().new().client
+
+
+@pytest.mark.parametrize(
+    ("version", "started_by", "expected"),
+    [
+        ("0.0.9", "client", True),
+        ("0.0.9", "command", False),
+        ("0.0.9", "systemd", False),
+        (__version__, "client", False),
+        ("999.0", "client", False),
+    ],
+)
+def test_only_an_older_daemon_of_a_client_is_asked_to_go(version: str, started_by: str, *, expected: bool) -> None:
+    """Never a newer one, and never one that somebody started on purpose."""
+    welcome = Welcome(protocol=PROTOCOL, version=version, pid=1, started_by=started_by)
+    assert is_outdated(welcome) is expected

@@ -1,0 +1,80 @@
+"""Runs `motools` inside the test's process, over a cache in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from motools.cache import CacheUtils, InMemoryCache
+from motools.cli import cache as cache_commands
+from motools.cli import main
+from motoolsd.wire.messages import Size
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Motools = Callable[..., Done]
+
+
+class MemoryUtils(CacheUtils):
+    """The management API of a cache in memory, which has no files but says that it has."""
+
+    def get_sizes(self) -> dict[str, Size]:
+        """Made up."""
+        return {
+            "datasets": Size(1_500, 4_096),
+            "runs": Size(),
+            "evals": Size(10, 4_096),
+            "database": Size(2**20, 2**20),
+        }
+
+
+@pytest.fixture
+def motools(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Motools:
+    """Runs a command line through the script's entry point."""
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["motools", *words])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = (text.decode("utf-8", "surrogateescape") for text in capsysbinary.readouterr())
+        assert isinstance(end.value.code, int)
+        return Done(end.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> InMemoryCache:
+    """What the commands of `motools cache` look into, whichever directory they are given."""
+    memory = InMemoryCache()
+    monkeypatch.setattr(cache_commands, "open_utils", lambda _directory: MemoryUtils(memory))
+    return memory
+
+
+@pytest.fixture
+def filled(memory: InMemoryCache) -> InMemoryCache:
+    """The same with two datasets, three models and three evaluations in it."""
+
+    async def fill() -> None:
+        for name in ("a", "b"):
+            await memory.set_file_id(f"hash-{name}", f"file-{name}")
+        await memory.set_model_id("hash-a", {"lr": 1e-4}, "ft-1")
+        await memory.set_model_id("hash-b", {"lr": 1e-4}, "ft-2")
+        await memory.set_model_id("hash-b", {"lr": 2e-4}, "ft-3", backend_type="dummy")
+        await memory.set_eval_log_paths("ft-1", {"task_1": "one.eval", "task_2": "two.eval"}, "inspect", {"limit": 3})
+        await memory.set_eval_log_paths("ft-2", {"task_1": "three.eval"}, "inspect")
+
+    asyncio.run(fill())
+    return memory

@@ -1,0 +1,234 @@
+"""Every request gets exactly one reply, or one stream that ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from motoolsd.core.settings import Settings
+from motoolsd.core.slots import Slots
+from motoolsd.engine.engine import Engine
+from motoolsd.engine.index import Index
+from motoolsd.engine.writer import Writer
+from motoolsd.server.dispatch import Dispatcher
+from motoolsd.store.migration import prepare_database
+from motoolsd.store.store import open_store
+from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.keys import Kind
+from motoolsd.wire.messages import (
+    Cleared,
+    DatasetPage,
+    Drain,
+    Draining,
+    Failure,
+    Found,
+    GetSizes,
+    GetStats,
+    GetStatus,
+    Hello,
+    ListEntries,
+    Lookup,
+    Reply,
+    Request,
+    Sizes,
+    Stats,
+    Status,
+    Stored,
+)
+from tests.engine.bench import NoFiles
+from tests.fakes import FakeClock
+from tests.samples import clear, put_dataset, request_key
+
+
+class Mailbox:
+    """Where replies go. Fulfils dispatch.Replier."""
+
+    def __init__(self) -> None:
+        """Empty, and always writable."""
+        self.replies: list[Reply] = []
+        self.finished = anyio.Event()
+        self.is_gone = False
+
+    def reply(self, request_id: int, body: Reply) -> None:
+        """Keep a reply."""
+        self.replies.append(body)
+
+    def finish(self, request_id: int, body: Reply) -> None:
+        """Keep the last reply."""
+        assert not self.finished.is_set(), "finished twice"
+        self.replies.append(body)
+        self.finished.set()
+
+    async def wait_writable(self) -> None:
+        """Return at once, or raise if the client is gone."""
+        await anyio.lowlevel.checkpoint()
+        if self.is_gone:
+            raise anyio.ClosedResourceError
+
+
+class Whole:
+    """The daemon as the dispatcher knows it. Fulfils dispatch.Daemon."""
+
+    started_by = "client"
+    socket_path = b"/c/motoolsd.sock"
+    idle_timeout_s = 900.0
+    durability = "full"
+    clients = 3
+
+    def __init__(self) -> None:
+        """Nobody asked to stop."""
+        self.reasons: list[str] = []
+
+    def request_stop(self, reason: str) -> None:
+        """Keep the reason."""
+        self.reasons.append(reason)
+
+
+class Desk:
+    """A dispatcher over a real engine, and somebody who asks it."""
+
+    def __init__(self, dispatcher: Dispatcher, engine: Engine, whole: Whole, clock: FakeClock) -> None:
+        """Keep the parts at hand."""
+        self.dispatcher = dispatcher
+        self.engine = engine
+        self.whole = whole
+        self.clock = clock
+
+    async def ask(self, body: Request) -> list[Reply]:
+        """All replies to a request."""
+        mailbox = Mailbox()
+        reply = self.dispatcher.dispatch(mailbox, 7, body)
+        if reply is not None:
+            assert mailbox.replies == []
+            return [reply]
+        await mailbox.finished.wait()
+        return mailbox.replies
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A dispatcher over an engine on a fresh database, loaded."""
+    database, settings, clock, whole = str(tmp_path / "cache.db"), Settings(page_rows_max=2), FakeClock(), Whole()
+    prepare_database(database)
+    async with open_store(database, synchronous="NORMAL") as store:
+        index, slots = Index(100), Slots(0)
+        writer = Writer(store, index, slots, clock, queue_max=2, batch_max=10)
+        engine = Engine(store=store, index=index, slots=slots, writer=writer, files=NoFiles(), settings=settings)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writer.run)
+                await engine.load_index()
+                yield Desk(Dispatcher(engine, whole, clock, tasks), engine, whole, clock)
+                writer.close()
+
+
+async def test_writes_and_lookups(desk: Desk) -> None:
+    """A write is answered when it is committed, a lookup at once."""
+    assert await desk.ask(put_dataset("d", b"file")) == [Stored()]
+    assert await desk.ask(Lookup(kind=Kind.DATASET, keys=["d", "e"])) == [Found(values=[b"file", None])]
+    assert await desk.ask(clear(Kind.DATASET)) == [Cleared(datasets=1)]
+
+
+async def test_lookup_that_needs_sqlite_is_answered_later(desk: Desk) -> None:
+    """Memory that knows nothing is no miss."""
+    await desk.ask(put_dataset("d", b"file"))
+    desk.engine._index.forget()  # noqa: SLF001 - as after an outside edit
+    assert desk.dispatcher.dispatch(Mailbox(), 1, Lookup(kind=Kind.DATASET, keys=["d"])) is None
+    assert await desk.ask(Lookup(kind=Kind.DATASET, keys=["d"])) == [Found(values=[b"file"])]
+
+
+async def test_listing_is_a_stream_that_ends(desk: Desk) -> None:
+    """Pages come one after the other; the last is marked."""
+    for name in "abc":
+        await desk.ask(put_dataset(name))
+    pages = await desk.ask(ListEntries(kind=Kind.DATASET))
+    assert [page.is_last for page in pages if isinstance(page, DatasetPage)] == [False, True]
+
+
+async def test_stream_to_a_client_that_left_ends(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no defect, and nothing is sent any more."""
+    for name in "abc":
+        await desk.ask(put_dataset(name))
+    mailbox = Mailbox()
+    mailbox.is_gone = True
+    assert desk.dispatcher.dispatch(mailbox, 1, ListEntries(kind=Kind.DATASET)) is None
+    while not mailbox.replies:
+        await anyio.lowlevel.checkpoint()
+    await anyio.wait_all_tasks_blocked()
+    assert len(mailbox.replies) == 1
+    assert not mailbox.finished.is_set()
+    assert caplog.text == ""
+
+
+async def test_status_stats_and_sizes(desk: Desk) -> None:
+    """What the daemon says of itself and of its files."""
+    await desk.clock.advance(5)
+    (status,) = await desk.ask(GetStatus())
+    assert isinstance(status, Status)
+    assert (status.uptime_s, status.clients, status.started_by) == (5.0, 3, "client")
+    (stats,) = await desk.ask(GetStats())
+    assert isinstance(stats, Stats)
+    (sizes,) = await desk.ask(GetSizes())
+    assert isinstance(sizes, Sizes)
+
+
+async def test_drain_is_acknowledged_and_begun(desk: Desk) -> None:
+    """The client hears of it, the daemon stops with its reason."""
+    assert await desk.ask(Drain(reason="upgrade")) == [Draining()]
+    assert desk.whole.reasons == ["upgrade"]
+
+
+async def test_refusals_are_failures_with_their_code(desk: Desk) -> None:
+    """Whether refused at once, in the writer, or while a stream runs."""
+    requests: list[Request] = [
+        clear(Kind.DATASET, task_ids=["t"]),
+        ListEntries(kind=Kind.DATASET, task_id="t"),
+        Hello(protocol=1, version="0"),
+        put_dataset("d", key=request_key(5, lowest_open=6)),
+    ]
+    for request in requests:
+        (failure,) = await desk.ask(request)
+        assert isinstance(failure, Failure)
+        assert failure.code == ErrorCode.INVALID_REQUEST
+
+
+async def test_full_writer_is_the_callers_wait(desk: Desk) -> None:
+    """WouldBlock goes up to the connection, which asks to be called."""
+    room = anyio.Event()
+    for name in "ab":
+        desk.dispatcher.dispatch(Mailbox(), 1, put_dataset(name))
+    with pytest.raises(anyio.WouldBlock):
+        desk.dispatcher.dispatch(Mailbox(), 3, put_dataset("c"))
+    desk.dispatcher.when_space(room.set)
+    await room.wait()
+    assert await desk.ask(put_dataset("c")) == [Stored()]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_body"),
+    [
+        ("lookup_nowait", Lookup(kind=Kind.DATASET, keys=["d"])),
+        ("stats", GetStats()),
+        ("list_entries", ListEntries(kind=Kind.DATASET)),
+    ],
+)
+async def test_defect_fails_one_request_and_is_logged_with_its_number(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str, request_body: Request
+) -> None:
+    """A bug of ours ends neither the daemon nor the connection; the log has the traceback."""
+
+    def fail(*_args: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(desk.engine, method, fail)
+        (failure,) = await desk.ask(request_body)
+    assert isinstance(failure, Failure)
+    assert failure.code == ErrorCode.PROTOCOL_ERROR
+    assert "request 7 failed by a defect" in caplog.text
+    assert "planted" in caplog.text
+    assert await desk.ask(put_dataset("d")) == [Stored()]
