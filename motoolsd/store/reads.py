@@ -22,7 +22,7 @@ from motoolsd.store.rows import (
     listed_row,
 )
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
-from motoolsd.wire.keys import EvalIdentity, Kind, eval_key, parse_eval_key
+from motoolsd.wire.keys import Kind, parse_eval_key
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +69,6 @@ def key_cells(kind: Kind, key: str) -> tuple[str | None, ...]:
     if kind is not Kind.EVAL:
         return (key,)
     identity = parse_eval_key(key)
-    if eval_key(*_fields(identity)) != key:
-        # The same columns, spelled otherwise: it would live in another slot than the entry it names.
-        message = f"not the key of an evaluation as it is written: {key[:80]!r}"
-        raise ValueError(message)
-    return _fields(identity)
-
-
-def _fields(identity: EvalIdentity) -> tuple[str, str, str, str | None]:
     return (identity.model_id, identity.task_id, identity.backend_type, identity.kwargs_hash)
 
 

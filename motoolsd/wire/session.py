@@ -285,5 +285,5 @@ class ClientSession:
         elif isinstance(body, Failure):
             self.state = State.CLOSED
         else:
-            message = "the daemon answered a hello with neither welcome nor failure"
+            message = f"the daemon answered a hello with {type(body).__name__}"
             raise RemoteProtocolError(message)

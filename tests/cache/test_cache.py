@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import anyio
 import pytest
-from tests.cache.scripted import Script, Talk, scripted_daemon, serve, silent
 
 from motools.cache import Cache, SQLiteCache
 from motools.cache.errors import (
@@ -28,13 +27,22 @@ from motools.cache.errors import (
 from motools.cache.launch import Launch
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import Failure, Hello
+from tests.cache.scripted import Script, Talk, scripted_daemon, serve, silent
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.1
 TALK_TIMEOUT_S = 10.0
 
 
-def client(directory: Path, *, timeout_s: float = TALK_TIMEOUT_S, autostart: bool = False, **options: Any) -> Cache:
+class Options(TypedDict, total=False):
+    """The other options of a client."""
+
+    on_unavailable: Literal["raise", "miss"]
+
+
+def client(
+    directory: Path, *, timeout_s: float = TALK_TIMEOUT_S, autostart: bool = False, **options: Unpack[Options]
+) -> Cache:
     """A client of a scripted daemon."""
     return Cache(directory, autostart=autostart, timeout_s=timeout_s, **options)
 
@@ -226,7 +234,18 @@ async def test_cancelled_call_leaves_at_once_also_while_connecting(
 
 async def test_closed_cache_refuses_calls_and_wakes_those_that_wait(cache_dir: Path) -> None:
     """Closing twice does nothing."""
-    with scripted_daemon(cache_dir, silent):
+    taken = threading.Event()
+
+    def take(talk: Talk) -> None:
+        talk.greet()
+        talk.next()
+        taken.set()
+        talk.wait_until_gone()
+
+    async def asked() -> None:
+        assert await anyio.to_thread.run_sync(taken.wait, TALK_TIMEOUT_S)
+
+    with scripted_daemon(cache_dir, take):
         cache = client(cache_dir)
         async with anyio.create_task_group() as group:
 
@@ -235,9 +254,7 @@ async def test_closed_cache_refuses_calls_and_wakes_those_that_wait(cache_dir: P
                     await cache.get_file_id("d")
 
             group.start_soon(wait)
-            while cache._connection is None:
-                await anyio.sleep(0.001)
-            await anyio.wait_all_tasks_blocked()
+            await asked()
             await cache.aclose()
             await cache.aclose()
         with pytest.raises(CacheRequestError, match="closed"):
@@ -283,9 +300,9 @@ def test_forgotten_cache_gives_no_warning(cache_dir: Path) -> None:
     with scripted_daemon(cache_dir):
         cache = client(cache_dir)
         asyncio.run(cache.get_file_id("d"))
-        held = cache._connection
+        held = cache._connection  # noqa: SLF001 - what becomes of it is the promise
         assert held is not None
-        descriptor = held._socket.fileno()
+        descriptor = held._socket.fileno()  # noqa: SLF001 - as above
         del cache, held
         gc.collect()
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -306,7 +323,7 @@ def test_forked_child_is_another_client_with_a_connection_of_its_own(cache_dir: 
                 child.start()
                 child.join(TALK_TIMEOUT_S)
                 os._exit(child.is_alive())
-            assert os.waitpid(pid, 0)[1] == 0
+            assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222 - the loop has nothing else to do
             await cache.set_file_id("f", "file")
 
         asyncio.run(parent())

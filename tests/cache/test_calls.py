@@ -20,7 +20,7 @@ NOTHING = Provenance(None, None)
 KEY = m.RequestKey(b"client-of-tests.", 1, 1)
 
 
-def request_of(call: calls.Call[Any]) -> Any:
+def request_of(call: calls.Call[Any]) -> Any:  # noqa: ANN401 - any request's fields are looked at
     """What a call sends."""
     return call.request_for(KEY)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cache.scripted import scripted_daemon
 
 from motools.cache import Cache, SyncCache
 from motools.cache.client import Client
-from motools.cache.errors import CacheRequestError, DaemonNotRunning, UncacheableConfigError
+from motools.cache.errors import CacheDirectoryMissing, CacheRequestError, DaemonNotRunning, UncacheableConfigError
+from tests.cache.scripted import scripted_daemon
 
 BOTH = pytest.mark.parametrize("kind", [SyncCache, Cache])
 
@@ -123,3 +123,16 @@ def test_labels_and_version_go_with_every_write(cache_dir: Path) -> None:
         cache.set_file_id("d", "file")
         put: Any = daemon.requests[-1]
     assert (put.labels, put.version) == ({"run": "7"}, "v1")
+
+
+@BOTH
+def test_relative_directory_without_a_working_directory_is_said(
+    kind: type[Client], short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job whose directory was removed under it gets an error of the cache, naming the way out."""
+    gone = short_dir / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(CacheDirectoryMissing, match="from the root"):
+        kind(".motools")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -10,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.cache.scripted import scripted_daemon
 
 from motools.cache import SyncCache
 from motools.cache.endpoint import check_directory, check_owner, open_socket
-from motools.cache.errors import CacheDirectoryMissing, DaemonBusy, DaemonNotRunning, PeerRefused
+from motools.cache.errors import CacheDirectoryMissing, CacheUnavailable, DaemonBusy, DaemonNotRunning, PeerRefused
 from motoolsd.wire.names import SOCKET
+from tests.cache.scripted import scripted_daemon
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def running_as(monkeypatch: pytest.MonkeyPatch, uid: int) -> Iterator[None]:
 
 def test_missing_directory_is_named(cache_dir: Path) -> None:
     """With what to type to make it."""
-    with pytest.raises(CacheDirectoryMissing, match="no cache directory .*motools daemon start"):
+    with pytest.raises(CacheDirectoryMissing, match=r"no cache directory .*motools daemon start"):
         open_socket(str(cache_dir), timeout_s=1.0)
 
 
@@ -115,3 +116,18 @@ def test_descriptors_are_not_inherited(cache_dir: Path) -> None:
     """A program that the job starts does not keep the connection open."""
     with scripted_daemon(cache_dir), open_socket(str(cache_dir), timeout_s=1.0) as connected:
         assert not connected.get_inheritable()
+
+
+def test_lack_of_descriptors_is_said_and_is_no_missing_directory(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of descriptors no socket can be made: no bare OSError reaches a user, and no retry helps."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    cache_dir.mkdir()
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(CacheUnavailable, match="ulimit") as caught:
+        open_socket(str(cache_dir), timeout_s=1)
+    assert caught.value.is_final

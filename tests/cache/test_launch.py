@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -9,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cache.scripted import scripted_daemon
 
 from motools.cache import launch, spawn
-from motools.cache.errors import CacheDirectoryMissing, DaemonBusy, DaemonNotRunning
+from motools.cache.errors import CacheDirectoryMissing, DaemonBusy, DaemonNotRunning, UnsupportedFilesystem
 from motools.cache.launch import Launch, autostart_is_on, connect, is_locked, start
+from tests.cache.scripted import scripted_daemon
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_file_in_place_of_the_directory_is_named(cache_dir: Path, spawned: list[
 def test_directory_that_cannot_be_made_is_named(short_dir: Path, spawned: list[str]) -> None:
     """With the reason, and how to name another one."""
     (short_dir / "file").write_text("")
-    with pytest.raises(CacheDirectoryMissing, match="Not a directory.*--cache-dir"):
+    with pytest.raises(CacheDirectoryMissing, match=r"Not a directory.*--cache-dir"):
         start(str(short_dir / "file" / ".motools"), 5.0)
 
 
@@ -130,3 +131,39 @@ def test_socket_that_came_too_late_is_closed(order: str, cache_dir: Path) -> Non
     connected = next(result for result in results if result is not None)
     assert getattr(connected, "fileno")() == -1  # noqa: B009 - the list knows it as an object
     assert launch.PAUSE_FIRST_S < launch.PAUSE_LAST_S
+
+
+def test_file_system_that_does_not_lock_is_refused(
+    cache_dir: Path, spawned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without locks there would be several daemons: said with the way out, and none is started."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UnsupportedFilesystem, match="local disk"):
+        start(str(cache_dir), 1)
+    assert spawned == []
+
+
+def test_looking_at_a_lock_keeps_nothing_in_a_child_forked_meanwhile(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the descriptor, as a fork makes one, does not hold the lock that was only looked at."""
+    path = short_dir / "lock"
+    path.touch()
+    copies: list[int] = []
+    flock = fcntl.flock
+
+    def flock_and_copy(descriptor: int, operation: int) -> None:
+        copies.append(os.dup(descriptor))
+        flock(descriptor, operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock_and_copy)
+        assert not is_locked(str(short_dir), path.name)
+    with path.open("rb") as file:
+        flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for copy in copies:
+        os.close(copy)

@@ -11,7 +11,6 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.cache.scripted import ScriptedDaemon, Talk, scripted_daemon, serve
 
 from motools.cache.endpoint import open_socket
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ConnectionLost
@@ -28,6 +27,7 @@ from motoolsd.wire.messages import (
     RequestKey,
     Stored,
 )
+from tests.cache.scripted import ScriptedDaemon, Talk, scripted_daemon, serve
 
 TIMEOUT_S = 10.0
 
@@ -69,7 +69,7 @@ class Gate:
 
     async def wait_taken(self) -> None:
         """Wait until the daemon has one request more."""
-        assert await anyio.to_thread.run_sync(self.taken.acquire, True, TIMEOUT_S)  # noqa: FBT003
+        assert await anyio.to_thread.run_sync(self.taken.acquire, True, TIMEOUT_S)
 
 
 def found(request: RequestEnvelope) -> Reply:

@@ -119,16 +119,29 @@ def test_two_clients_never_have_the_same_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "started_by", "expected"),
-    [
-        ("0.0.9", "client", True),
-        ("0.0.9", "command", False),
-        ("0.0.9", "systemd", False),
-        (__version__, "client", False),
-        ("999.0", "client", False),
-    ],
+    ("version", "expected"), [("0.0.9", True), (__version__, False), (f"{__version__}rc1", False), ("999.0", False)]
 )
-def test_only_an_older_daemon_of_a_client_is_asked_to_go(version: str, started_by: str, *, expected: bool) -> None:
-    """Never a newer one, and never one that somebody started on purpose."""
-    welcome = Welcome(protocol=PROTOCOL, version=version, pid=1, started_by=started_by)
-    assert is_outdated(welcome) is expected
+def test_only_a_daemon_of_an_older_release_is_outdated(version: str, *, expected: bool) -> None:
+    """Never a newer one: it would be asked to go for the sake of an older client."""
+    assert is_outdated(Welcome(protocol=PROTOCOL, version=version, pid=1)) is expected
+
+
+def test_sent_write_keeps_its_doubt_when_no_daemon_can_be_had_again() -> None:
+    """A daemon that died before it answered and cannot be started again may have applied the write."""
+    recovery = Recovery(30, 0, is_write=True)
+    recovery.after(ConnectionLost("gone", False), 1)
+    final = DaemonNotRunning("none runs, and none may be started")
+    final.is_final = True
+    with pytest.raises(DaemonNotRunning, match="may have been applied") as caught:
+        recovery.after(final, 2)
+    assert not caught.value.outcome_known
+
+
+def test_answer_to_a_retry_settles_the_outcome() -> None:
+    """What a daemon refuses at the second try was not applied at the first."""
+    recovery = Recovery(30, 0, is_write=True)
+    recovery.after(ConnectionLost("gone", False), 1)
+    refusal = CacheRequestError("no")
+    with pytest.raises(CacheRequestError) as caught:
+        recovery.after(refusal, 2)
+    assert caught.value is refusal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 import time
@@ -157,4 +156,4 @@ def test_log_is_private(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "executable", program(short_dir / "python", "exit 1"))
     with pytest.raises(DaemonNotRunning):
         spawned(short_dir)
-    assert stat.S_IMODE(os.stat(short_dir / "motoolsd.log").st_mode) == 0o600
+    assert stat.S_IMODE((short_dir / "motoolsd.log").stat().st_mode) == 0o600

@@ -9,13 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import pytest
-from tests.cache.scripted import Script, Talk, scripted_daemon, serve, silent
 
 from motools.cache import SyncCache
-from motools.cache.connection import BlockingConnection
 from motools.cache.errors import (
     CacheProtocolError,
     CacheRequestError,
@@ -28,14 +26,24 @@ from motools.cache.errors import (
 )
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import DatasetPage, Failure, Hello, ReplyEnvelope, Stored, Welcome
+from motoolsd.wire.names import SOCKET
 from motoolsd.wire.session import encode_frame
+from tests.cache.scripted import Script, Talk, answer_to, scripted_daemon, serve, silent
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.1
 TALK_TIMEOUT_S = 10.0
 
 
-def client(directory: Path, *, timeout_s: float = TALK_TIMEOUT_S, autostart: bool = False, **options: Any) -> SyncCache:
+class Options(TypedDict, total=False):
+    """The other options of a client."""
+
+    on_unavailable: Literal["raise", "miss"]
+
+
+def client(
+    directory: Path, *, timeout_s: float = TALK_TIMEOUT_S, autostart: bool = False, **options: Unpack[Options]
+) -> SyncCache:
     """A client of a scripted daemon."""
     return SyncCache(directory, autostart=autostart, timeout_s=timeout_s, **options)
 
@@ -135,9 +143,9 @@ def test_lost_write_says_that_it_may_have_been_applied(cache_dir: Path) -> None:
         talk.greet()
         talk.next()
 
-    with scripted_daemon(cache_dir, hang_up), client(cache_dir, timeout_s=TIMEOUT_S) as cache:
-        with pytest.raises(ConnectionLost, match="may have been applied") as caught:
-            cache.set_file_id("d", "file")
+    lost = pytest.raises(ConnectionLost, match="may have been applied")
+    with scripted_daemon(cache_dir, hang_up), client(cache_dir, timeout_s=TIMEOUT_S) as cache, lost as caught:
+        cache.set_file_id("d", "file")
     assert not caught.value.outcome_known
 
 
@@ -296,6 +304,25 @@ def test_client_without_autostart_uses_an_older_daemon(cache_dir: Path) -> None:
         assert daemon.kinds() == ["Lookup"]
 
 
+def test_environment_without_autostart_keeps_an_older_daemon(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MOTOOLS_AUTOSTART=0 means the same: no daemon is ended that could not be started again."""
+    monkeypatch.setenv("MOTOOLS_AUTOSTART", "0")
+    with scripted_daemon(cache_dir, welcoming_as("0.0.1", "client")) as daemon:
+        with client(cache_dir, autostart=True) as cache:
+            assert cache.get_file_id("d") == "value of d"
+        assert daemon.kinds() == ["Lookup"]
+
+
+def test_older_daemon_that_is_left_alone_is_named_once(cache_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the command to type; not at every connection."""
+    with scripted_daemon(cache_dir, welcoming_as("0.0.1", "systemd")):
+        for _ in range(2):
+            with client(cache_dir) as cache:
+                cache.get_file_id("d")
+    assert [record.name for record in caplog.records] == ["motools.cache"]
+    assert "motools daemon restart" in caplog.text
+
+
 def test_interrupt_in_a_waiting_call_leaves_the_client_usable(cache_dir: Path) -> None:
     """Ctrl-C passes through; the next call gets its own answer, not the interrupted one's."""
 
@@ -326,9 +353,9 @@ def test_forgotten_client_gives_no_warning_and_leaves_no_descriptor(cache_dir: P
     with scripted_daemon(cache_dir, serve):
         cache = client(cache_dir)
         cache.get_file_id("d")
-        held = cache._connection
+        held = cache._connection  # noqa: SLF001 - what becomes of it is the promise
         assert held is not None
-        descriptor = held._socket.fileno()
+        descriptor = held._socket.fileno()  # noqa: SLF001 - as above
         del cache, held
         gc.collect()
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -384,13 +411,53 @@ def test_welcome_in_place_of_an_answer_is_a_protocol_error(cache_dir: Path) -> N
         cache.get_file_id("d")
 
 
-def test_blocking_connection_closes_what_it_was_given_when_greeting_fails(cache_dir: Path) -> None:
-    """No descriptor stays behind a refused greeting."""
-    with scripted_daemon(cache_dir, lambda talk: None), client(cache_dir) as cache:
-        from motools.cache.endpoint import open_socket
+def test_daemon_that_is_gone_is_told_at_every_call_and_found_when_it_is_back(cache_dir: Path) -> None:
+    """A client whose connection ended never says "cannot send": it looks for a daemon each time."""
 
-        connected = open_socket(str(cache_dir), timeout_s=1.0)
-        with pytest.raises(ConnectionLost):
-            BlockingConnection(connected, 1.0)
-        assert connected.fileno() == -1
-        del cache
+    def serve_twice(talk: Talk) -> None:
+        talk.greet()
+        for _ in range(2):
+            request = talk.next()
+            assert request is not None
+            talk.reply(request, answer_to(request.body))
+        talk.next()
+        (cache_dir / SOCKET).unlink()
+
+    with client(cache_dir) as cache:
+        with scripted_daemon(cache_dir, serve_twice):
+            assert [cache.get_file_id("d") for _ in range(2)] == ["value of d"] * 2
+            for _ in range(3):
+                with pytest.raises(DaemonNotRunning, match="motools daemon start"):
+                    cache.get_file_id("d")
+        with scripted_daemon(cache_dir):
+            assert cache.get_file_id("d") == "value of d"
+
+
+def test_signal_handler_in_a_call_is_refused_and_does_not_wait_for_itself(cache_dir: Path) -> None:
+    """A handler that uses the interrupted client gets an error at once; the interrupted call goes on."""
+    caught: list[BaseException] = []
+
+    def use(*_: object) -> None:
+        for function in (cache.get_stats, cache.close):
+            try:
+                function()
+            except CacheRequestError as error:
+                caught.append(error)
+        handled.set()
+
+    def interrupt(talk: Talk) -> None:
+        talk.greet()
+        request = talk.next()
+        assert request is not None
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert handled.wait(TALK_TIMEOUT_S)
+        talk.reply(request, answer_to(request.body))
+
+    handled = threading.Event()
+    with scripted_daemon(cache_dir, interrupt), client(cache_dir) as cache:
+        previous = signal.signal(signal.SIGUSR1, use)
+        try:
+            assert cache.get_file_id("d") == "value of d"
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+    assert ["signal handler" in str(error) for error in caught] == [True, True]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cache.scripted import scripted_daemon
 
 from motools.cache import Cache, CacheUtils, InMemoryCache, SyncCache
-from motools.cache.errors import CacheDirectoryMissing
+from motools.cache.errors import CacheDirectoryMissing, DaemonNotRunning
+from tests.cache.scripted import scripted_daemon
 
 
 def test_missing_directory_is_an_error_that_code_may_catch_as_before(cache_dir: Path) -> None:
@@ -45,3 +45,13 @@ def test_closing_leaves_a_cache_of_the_callers_open() -> None:
     with CacheUtils(cache):
         pass
     assert CacheUtils(cache).list_datasets() == []
+
+
+@pytest.mark.parametrize("kind", [SyncCache, Cache])
+def test_client_that_starts_no_daemon_lends_that_too(kind: type, cache_dir: Path) -> None:
+    """Looking after a cache starts nothing that its client would not."""
+    cache_dir.mkdir()
+    (cache_dir / "cache.db").touch()
+    with CacheUtils(kind(cache_dir, autostart=False)) as utils, pytest.raises(DaemonNotRunning):
+        utils.list_datasets()
+    assert [path.name for path in cache_dir.iterdir()] == ["cache.db"]

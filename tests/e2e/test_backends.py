@@ -6,18 +6,31 @@ import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from motools.cache import Cache, CacheBackend, CacheError, CacheRequestError, CacheUtils, InMemoryCache, SyncCache
-from motools.cache import UncacheableConfigError, hash_dict, make_model_cache_key
+from motools.cache import (
+    Cache,
+    CacheBackend,
+    CacheError,
+    CacheRequestError,
+    CacheUtils,
+    InMemoryCache,
+    SyncCache,
+    UncacheableConfigError,
+    hash_dict,
+    make_model_cache_key,
+)
 
 TIMEOUT_S = 60.0
 LABELS = {"run": "7"}
+
+Body = Callable[[CacheBackend], Awaitable[None]]
+Run = Callable[[Body], None]
 
 
 class Awaiting:
@@ -26,11 +39,11 @@ class Awaiting:
     def __init__(self, cache: SyncCache) -> None:
         self._cache = cache
 
-    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, object]]:
         """A method, so that it is called when it is awaited."""
         method = getattr(self._cache, name)
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        async def call(*args: object, **kwargs: object) -> object:
             return method(*args, **kwargs)
 
         return call
@@ -51,32 +64,32 @@ def opened(name: str, directory: Path) -> Iterator[Any]:
 KINDS = [("InMemoryCache", "asyncio"), ("InMemoryCache", "trio"), ("Cache", "asyncio"), ("Cache", "trio")]
 
 
-@pytest.fixture(params=[*KINDS, ("SyncCache", "asyncio")], ids=lambda kind: "-".join(kind))
-def run(request: pytest.FixtureRequest, shared_dir: Path) -> Iterator[Callable[[Callable[[Any], Any]], None]]:
+@pytest.fixture(params=[*KINDS, ("SyncCache", "asyncio")], ids="-".join)
+def run(request: pytest.FixtureRequest, shared_dir: Path) -> Iterator[Run]:
     """Runs a test's body with an open cache, under the event loop of that kind."""
     name, loop = request.param
     with opened(name, shared_dir) as cache:
 
-        async def whole(body: Callable[[Any], Any]) -> None:
+        async def whole(body: Body) -> None:
             with anyio.fail_after(TIMEOUT_S):
                 await body(cache)
                 if isinstance(cache, Cache):
                     await cache.aclose()
 
-        yield lambda body: anyio.run(whole, body, backend=loop)
+        def run_whole(body: Body) -> None:
+            anyio.run(whole, body, backend=loop)
 
-
-Run = Callable[[Callable[[Any], Any]], None]
+        yield run_whole
 
 
 def test_what_is_set_is_got_and_all_else_misses(run: Run) -> None:
     """Each kind, with its whole key."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         assert await cache.get_file_id("d") is None
-        assert await cache.set_file_id("d", "file") is None
+        await cache.set_file_id("d", "file")
         assert await cache.get_file_id("d") == "file"
-        assert await cache.set_model_id("d", {"lr": 0.1}, "model") is None
+        await cache.set_model_id("d", {"lr": 0.1}, "model")
         assert await cache.get_model_id("d", {"lr": 0.1}) == "model"
         assert await cache.get_model_id("d", {"lr": 0.1}, "other") is None
         assert await cache.get_model_id("d", {"lr": 0.2}) is None
@@ -92,7 +105,7 @@ def test_what_is_set_is_got_and_all_else_misses(run: Run) -> None:
 def test_later_value_replaces_the_earlier_one_in_its_place(run: Run) -> None:
     """A listing keeps the order in which entries were first stored."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         for name in ("b", "a", "c"):
             await cache.set_file_id(name, f"file {name}")
             await cache.set_model_id(name, {}, f"model {name}")
@@ -111,7 +124,7 @@ def test_later_value_replaces_the_earlier_one_in_its_place(run: Run) -> None:
 def test_some_evals_and_all_of_them(run: Run) -> None:
     """`get_evals` says which are missing, in the order asked; the older call is all or None."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         await cache.set_eval_log_paths("m", {"a": "/a", "b": Path("/b")}, "inspect")
         hits = await cache.get_evals("m", ["z", "b", "y", "a", "b"], "inspect")
         assert hits.found == {"a": "/a", "b": "/b"}
@@ -126,7 +139,7 @@ def test_some_evals_and_all_of_them(run: Run) -> None:
 def test_entries_say_what_they_were_made_from(run: Run) -> None:
     """The older fields, and labels and version of the client that stored them."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         config = {"layers": (1, 2), "names": {3: None}}
         await cache.set_file_id("d", "file")
         await cache.set_model_id("d", config, "model")
@@ -141,7 +154,7 @@ def test_entries_say_what_they_were_made_from(run: Run) -> None:
         assert log.inspect_kwargs == {"sizes": [1, 2]}
         for entry in (dataset, model, log):
             assert (entry.labels, entry.version, entry.pinned) == (LABELS, "v1", False)
-            assert entry.created_at.endswith("Z")
+            assert (entry.created_at or "").endswith("Z")
 
     run(body)
 
@@ -149,7 +162,7 @@ def test_entries_say_what_they_were_made_from(run: Run) -> None:
 def test_listings_are_filtered(run: Run) -> None:
     """By model, by task, by both."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         for model in ("m1", "m2"):
             await cache.set_model_id("d", {"m": model}, model)
             await cache.set_eval_log_paths(model, {"t1": "/1", "t2": "/2"}, "inspect")
@@ -165,7 +178,7 @@ def test_listings_are_filtered(run: Run) -> None:
 def test_clearing_takes_what_matches_and_counts_it(run: Run) -> None:
     """None is all, an empty list nothing, two lists both of them."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         for name in "abc":
             await cache.set_file_id(name, "file")
             await cache.set_model_id(name, {}, f"model {name}")
@@ -182,7 +195,7 @@ def test_clearing_takes_what_matches_and_counts_it(run: Run) -> None:
         stats = await cache.get_stats()
         assert (stats.num_datasets, stats.num_models, stats.num_evals) == (2, 2, 0)
         assert await cache.clear_all() == {"datasets": 2, "models": 2, "evals": 0}
-        assert await cache.list_datasets() == await cache.list_models() == []
+        assert [*await cache.list_datasets(), *await cache.list_models()] == []
 
     run(body)
 
@@ -190,7 +203,7 @@ def test_clearing_takes_what_matches_and_counts_it(run: Run) -> None:
 def test_stats_and_sizes_have_the_promised_names(run: Run) -> None:
     """Counts, and bytes by category that add up."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         await cache.set_file_id("d", "file")
         sizes = await cache.get_size_breakdown()
         assert list(sizes) == ["datasets", "runs", "evals", "database"]
@@ -223,7 +236,7 @@ MISTAKES: list[Callable[[Any], Any]] = [
 def test_mistakes_are_refused_and_store_nothing(run: Run) -> None:
     """Every backend refuses the same arguments, before anything is changed."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         for mistake in MISTAKES:
             with pytest.raises(CacheRequestError) as caught:
                 await mistake(cache)
@@ -239,7 +252,7 @@ def test_mistakes_are_refused_and_store_nothing(run: Run) -> None:
 def test_values_survive_whatever_they_hold(run: Run) -> None:
     """Names that are no UTF-8, quotes, NULs, long texts."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         odd = os.fsdecode(b"/logs/caf\xe9 'x' \"y\".json")
         for number, value in enumerate([odd, "a\0b", "ä" * 10_000, " ", "null"]):
             await cache.set_file_id(f"d{number}", value)
@@ -253,13 +266,13 @@ def test_values_survive_whatever_they_hold(run: Run) -> None:
 def test_what_a_caller_does_to_an_entry_stays_with_the_caller(run: Run) -> None:
     """Entries, configurations and labels are copies."""
 
-    async def body(cache: Any) -> None:
+    async def body(cache: CacheBackend) -> None:
         config = {"layers": [1]}
         await cache.set_model_id("d", config, "model")
         config["layers"].append(2)
         (entry,) = await cache.list_models()
         entry.labels["mine"] = "x"
-        entry.config["mine"] = "x"
+        (entry.config or {})["mine"] = "x"
         (again,) = await cache.list_models()
         assert (again.labels, again.config) == (LABELS, {"layers": [1]})
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-
-from hypothesis import strategies as st
+from random import Random
 
 from motoolsd.wire.entries import DatasetRow
 from motoolsd.wire.keys import Kind
@@ -17,11 +16,11 @@ STEPS = ("ask", "answer", "carry to the daemon", "carry to the client")
 class Conversation:
     """Two sessions, the bytes between them, and what either side said and heard."""
 
-    def __init__(self, client: ClientSession, data: st.DataObject) -> None:
-        """Greet."""
+    def __init__(self, client: ClientSession, *, seed: int) -> None:
+        """Greet. What happens afterwards is all in the seed."""
         self._client = client
         self._server = ServerSession()
-        self._data = data
+        self._random = Random(seed)
         self._to_client = bytearray()
         self._to_server = client.hello(Hello(protocol=PROTOCOL, version="0.1.0"))
         self._asked: dict[int, Lookup | ListEntries] = {}
@@ -33,7 +32,7 @@ class Conversation:
 
     def run(self) -> None:
         """Take steps at random, then let everything arrive and be answered."""
-        for step in self._data.draw(st.lists(st.sampled_from(STEPS), max_size=30)):
+        for step in self._random.choices(STEPS, k=60):
             self._take(step)
         self._carry_to_server(len(self._to_server))
         while self._open:
@@ -46,24 +45,27 @@ class Conversation:
         elif step == "answer" and self._open:
             self._answer()
         elif step == "carry to the daemon":
-            self._carry_to_server(self._data.draw(st.integers(0, 80)))
+            self._carry_to_server(self._random.randint(0, 80))
         else:
-            self._carry_to_client(self._data.draw(st.integers(0, 80)))
+            self._carry_to_client(self._random.randint(0, 80))
 
     def _ask(self) -> None:
-        body = self._data.draw(
-            st.just(ListEntries(kind=Kind.DATASET)) | st.builds(Lookup, kind=st.sampled_from(Kind), keys=st.just(["a"]))
-        )
+        key = str(len(self._asked))
+        kinds: list[Lookup | ListEntries] = [
+            ListEntries(kind=Kind.DATASET, model_id=key),
+            Lookup(kind=Kind.MODEL, keys=[key]),
+        ]
+        body = self._random.choice(kinds)
         number, frame = self._client.request(body)
         self._asked[number] = body
         self._to_server += frame
 
     def _answer(self) -> None:
-        number = self._data.draw(st.sampled_from(sorted(self._open)))
-        reply: Reply = Found(values=[self._data.draw(st.none() | st.binary(max_size=40))])
+        number = self._random.choice(sorted(self._open))
+        reply: Reply = Found(values=[self._random.randbytes(self._random.randint(0, 40))])
         if isinstance(self._open[number], ListEntries):
             rows = [DatasetRow(dataset_hash=str(len(self.said[number])), value=b"v")]
-            reply = DatasetPage(items=rows, is_last=self._data.draw(st.booleans()))
+            reply = DatasetPage(items=rows, is_last=self._random.random() < 0.5)
         if not isinstance(reply, Page) or reply.is_last:
             del self._open[number]
         self.said[number].append(reply)

@@ -19,10 +19,22 @@ REQUESTS: tuple[m.Request, ...] = (
     ),
     m.PutDataset(request_key=KEY, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
     m.PutModel(
-        request_key=KEY, labels={}, dataset_hash=HASH, config=b'{"lr": 0.1}', backend_type="openai", model_id=b"ft-1"
+        request_key=KEY,
+        labels={"a": "b"},
+        version="v",
+        dataset_hash=HASH,
+        config=b'{"lr": 0.1}',
+        backend_type="openai",
+        model_id=b"ft-1",
     ),
     m.PutEvals(
-        request_key=KEY, model_id="ft-1", backend_type="inspect", kwargs=b'{"limit": 3}', logs={"t": b"\xff.eval"}
+        request_key=KEY,
+        model_id="ft-1",
+        backend_type="inspect",
+        kwargs=b'{"limit": 3}',
+        labels={"a": "b"},
+        version="v",
+        logs={"t": b"\xff.eval"},
     ),
     m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[]),
     m.ClearAll(request_key=KEY),
@@ -41,9 +53,10 @@ REPLIES: tuple[m.Reply, ...] = (
     m.Cleared(datasets=1, models=2, evals=3),
     m.DatasetPage(is_last=True, items=[DatasetRow(dataset_hash=HASH, value=b"file-1", **COMMON)]),  # type: ignore[arg-type]
     m.ModelPage(
+        is_last=True,
         items=[
             ModelRow(cache_key=HASH, value=b"ft-1", dataset_hash=HASH, config=b"{}", backend_type="openai", **COMMON)  # type: ignore[arg-type]
-        ]
+        ],
     ),
     m.EvalPage(
         is_last=True,
@@ -71,7 +84,7 @@ REPLIES: tuple[m.Reply, ...] = (
         entries=3,
         started_by="client",
         idle_timeout_s=900.0,
-        durability="full",
+        durability="normal",
         sqlite_version="3.40.1",
     ),
     m.Draining(),

@@ -9,14 +9,21 @@ import msgspec
 import pytest
 
 from motoolsd.wire import messages as m
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.frames import HEADER_SIZE
+from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER_SIZE, REQUEST_SIZE_MAX
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.session import encode_frame
 from tests.wire.samples import REPLIES, REQUESTS, name_of
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = [*REQUESTS, *REPLIES]
+CHANGED = """the bytes of this message are no longer those of {}: clients of other versions would misread them.
+Give a new field a default and put it behind the others, then remove the file, run the test twice and look at the
+difference: it may only add. For any other change raise PROTOCOL."""
+LIMITS = [FRAME_SIZE_MAX, REQUEST_SIZE_MAX, m.TEXT_SIZE_MAX, m.KEYS_PER_REQUEST_MAX, m.OUTSTANDING_MAX]
+STRUCTS = [type(message) for message in EVERY] + [DatasetRow, ModelRow, EvalRow, m.Size, m.RequestKey]
 
 
 def envelope_of(message: m.Request | m.Reply) -> m.RequestEnvelope | m.ReplyEnvelope:
@@ -30,14 +37,14 @@ def envelope_of(message: m.Request | m.Reply) -> m.RequestEnvelope | m.ReplyEnve
 def test_frame_is_the_golden_one(message: m.Request | m.Reply) -> None:
     """A changed encoding breaks clients of other versions: fields are added with defaults, never changed.
 
-    A new message's golden file is written by deleting nothing and running this test twice.
+    The file of a new message is written by the first run of this test, which fails; look at it, and commit it.
     """
     path = GOLDEN / f"{name_of(message)}.hex"
     frame = bytes(encode_frame(envelope_of(message)))
     if not path.exists():
         path.write_text(frame.hex(" ", 16) + "\n")
         pytest.fail(f"{path} was written: look at it and commit it")
-    assert frame == bytes.fromhex(path.read_text())
+    assert frame == bytes.fromhex(path.read_text()), CHANGED.format(path)
 
 
 @pytest.mark.parametrize("message", EVERY, ids=name_of)
@@ -48,9 +55,25 @@ def test_golden_frame_is_read_as_the_message(message: m.Request | m.Reply) -> No
 
 
 def test_every_message_has_a_sample() -> None:
-    """No message is left out of the golden bytes."""
-    declared = {*m.Request.__args__, *m.Reply.__args__}
-    assert {type(message) for message in EVERY} == declared
+    """No message is left out of the golden bytes, and none that has some is taken away."""
+    assert {type(message) for message in EVERY} == {*m.Request.__args__, *m.Reply.__args__}
+    assert {path.stem for path in GOLDEN.iterdir()} == {name_of(message) for message in EVERY}
+
+
+@pytest.mark.parametrize("message", EVERY, ids=name_of)
+def test_sample_fills_every_field(message: m.Message) -> None:
+    """A field that is left at its default would not show in the golden bytes."""
+    omitted = {
+        field.name
+        for field in msgspec.structs.fields(message)
+        if getattr(message, field.name) == (field.default if field.default_factory is msgspec.NODEFAULT else {})
+    }
+    assert omitted == set()
+
+
+def test_operations_are_all_requests() -> None:
+    """What is no operation of ours is refused as unknown, so none may be missing there."""
+    assert {name_of(message) for message in REQUESTS} == m.OPERATIONS
 
 
 def test_fields_of_a_later_version_are_skipped() -> None:
@@ -87,7 +110,26 @@ def test_protocol_page_names_everything() -> None:
     """docs/protocol.md tells of every operation, every field and every error code."""
     page = (ROOT / "docs" / "protocol.md").read_text()
     words = set(re.findall(r"`([a-z_0-9]+)`", page))
-    messages = [type(message) for message in EVERY]
-    names = {name_of(message) for message in EVERY} | {code.value for code in ErrorCode}
-    fields = {field for message in messages for field in message.__struct_fields__}
+    names = {name_of(message) for message in EVERY} | {code.value for code in ErrorCode} | set(m.FEATURES)
+    fields = {field for struct in STRUCTS for field in struct.__struct_fields__}
     assert (names | fields) - words == set()
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_protocol_page_gives_every_limit(limit: int) -> None:
+    """A client in another language can keep to the bounds without reading Python."""
+    assert f"{limit:,}" in (ROOT / "docs" / "protocol.md").read_text()
+
+
+def test_example_of_the_protocol_page_is_what_we_send() -> None:
+    """The annotated bytes are those of a real conversation."""
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    said: list[m.RequestEnvelope | m.ReplyEnvelope] = [
+        m.RequestEnvelope(0, m.Hello(protocol=1, version="1.0")),
+        m.ReplyEnvelope(0, m.Welcome(protocol=1, version="0.1.0", pid=4711)),
+        m.RequestEnvelope(1, m.Lookup(kind=Kind.DATASET, keys=["9f86", "6030"])),
+        m.ReplyEnvelope(1, m.Found(values=[b"file-1", None])),
+    ]
+    example = page.split("## An example")[1].split("```")[1]
+    shown = [re.sub("#.*", "", part) for part in re.split("^(?:->|<-)", example, flags=re.MULTILINE)[1:]]
+    assert [bytes.fromhex(part) for part in shown] == [bytes(encode_frame(envelope)) for envelope in said]

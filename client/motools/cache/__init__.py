@@ -62,7 +62,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 - the names are texts
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a function
     """Load a name's module when the name is first used."""
     module = _MODULE_OF.get(name)
     if module is None:

@@ -239,15 +239,18 @@ class Cache(Client):
         connection = MultiplexedConnection(connected)
         try:
             await connection.greet()
-            if self._asks_to_drain(connection.peer):
-                await connection.exchange(Drain(reason=f"an upgrade from {connection.peer.version}"))
-                raise making_room()
-            if self._is_closed:
-                raise CacheRequestError(f"{self!r} is closed")
+            await self._check_usable(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    async def _check_usable(self, connection: MultiplexedConnection) -> None:
+        if self._asks_to_drain(connection.peer):
+            await connection.exchange(Drain(reason=f"an upgrade from {connection.peer.version}"))
+            raise making_room()
+        if self._is_closed:
+            raise CacheRequestError(f"{self!r} is closed")
 
     def _check_context(self) -> None:
         """One thread, and one event loop at a time.

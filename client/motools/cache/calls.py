@@ -1,16 +1,17 @@
 """The one table of calls: what each method asks, and what its reply means.
 
-Layer: motools.cache. Imports entries, errors, keys and motoolsd.wire.
-Invariant: the blocking and the async client differ in how they wait, and in nothing else. Arguments are checked here,
-before anything is sent.
+Layer: motools.cache. Imports arguments, entries, errors, keys and motoolsd.wire.
+Invariant: the blocking and the async client differ in how they wait, and in nothing else. Arguments are checked
+before anything is sent, replies before anything is believed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from motools.cache.arguments import json_bytes, optional_text, optional_texts, text, texts, value_bytes
 from motools.cache.entries import (
     CacheStats,
     DatasetEntry,
@@ -125,72 +126,11 @@ class Provenance:
         self.version = None if version is None else text(version, "version")
 
 
-def text(value: object, what: str) -> str:
-    """A key, id or name as it may be sent.
-
-    Raises:
-        CacheRequestError: it is no text, empty, too long, or holds half a surrogate pair.
-    """
-    if not isinstance(value, str):
-        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
-    if not value:
-        raise CacheRequestError(f"{what} is empty")
-    if len(value) > m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} characters")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
-    return value
-
-
-def value_bytes(value: object, what: str) -> bytes:
-    """A value or a path as it is sent; file names that are no UTF-8 included.
-
-    Raises:
-        CacheRequestError: it is neither text nor a path, empty, or too long.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str):
-        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
-    try:
-        encoded = value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
-    if not 0 < len(encoded) <= m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is empty" if not encoded else f"{what} is longer than {m.TEXT_SIZE_MAX} bytes")
-    return encoded
-
-
-def texts(values: object, what: str) -> list[str]:
-    """Several ids; one bare text is a mistake that would ask for its letters.
-
-    Raises:
-        CacheRequestError: they are no list of texts.
-    """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise CacheRequestError(f"{what} must be a list of texts, not {type(values).__name__}")
-    return [text(value, f"each of {what}") for value in values]
-
-
-def _optional_texts(values: object, what: str) -> list[str] | None:
-    return None if values is None else texts(values, what)
-
-
-def _json_bytes(value: object, what: str) -> bytes:
-    encoded = canonical_json(value, what).encode()
-    if len(encoded) > m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} bytes as JSON")
-    return encoded
-
-
 def _kwargs(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
     """The arguments as JSON, and their hash; none at all is the same as None, as it always was."""
     if not inspect_kwargs:
         return None, None
-    encoded = _json_bytes(inspect_kwargs, "inspect_kwargs")
+    encoded = json_bytes(inspect_kwargs, "inspect_kwargs")
     return encoded, json_hash(encoded.decode())
 
 
@@ -287,7 +227,7 @@ def set_model_id(
 ) -> Call[None]:
     """Remember a trained model."""
     dataset, backend = text(dataset_hash, "dataset_hash"), text(backend_type, "backend_type")
-    config_json, value = _json_bytes(config, "config"), value_bytes(model_id, "model_id")
+    config_json, value = json_bytes(config, "config"), value_bytes(model_id, "model_id")
 
     def make(request_key: m.RequestKey) -> m.Request:
         return m.PutModel(
@@ -344,10 +284,6 @@ def _listing(request: m.ListEntries, page_type: type[m.EntryPage], entry: Callab
     return Call(request, page_type, decode, is_stream=True)
 
 
-def _optional_text(value: object, what: str) -> str | None:
-    return None if value is None else text(value, what)
-
-
 def list_datasets() -> Call[list[DatasetEntry]]:
     """All datasets, in the order in which they were first stored."""
     return _listing(m.ListEntries(kind=Kind.DATASET), m.DatasetPage, dataset_entry)
@@ -355,13 +291,13 @@ def list_datasets() -> Call[list[DatasetEntry]]:
 
 def list_models(model_id: str | None) -> Call[list[ModelEntry]]:
     """All models, or those with one id."""
-    request = m.ListEntries(kind=Kind.MODEL, model_id=_optional_text(model_id, "model_id"))
+    request = m.ListEntries(kind=Kind.MODEL, model_id=optional_text(model_id, "model_id"))
     return _listing(request, m.ModelPage, model_entry)
 
 
 def list_evals(model_id: str | None, task_id: str | None) -> Call[list[EvalEntry]]:
     """All evaluations, or those of one model, one task, or both."""
-    model, task = _optional_text(model_id, "model_id"), _optional_text(task_id, "task_id")
+    model, task = optional_text(model_id, "model_id"), optional_text(task_id, "task_id")
     return _listing(m.ListEntries(kind=Kind.EVAL, model_id=model, task_id=task), m.EvalPage, eval_entry)
 
 
@@ -407,17 +343,17 @@ def _clearing(field: str, kind: Kind, **chosen: list[str] | None) -> Call[int]:
 
 def clear_datasets(dataset_hashes: Sequence[str] | None) -> Call[int]:
     """Remove some datasets, or all."""
-    return _clearing("datasets", Kind.DATASET, keys=_optional_texts(dataset_hashes, "dataset_hashes"))
+    return _clearing("datasets", Kind.DATASET, keys=optional_texts(dataset_hashes, "dataset_hashes"))
 
 
 def clear_models(model_ids: Sequence[str] | None) -> Call[int]:
     """Remove some models, or all."""
-    return _clearing("models", Kind.MODEL, model_ids=_optional_texts(model_ids, "model_ids"))
+    return _clearing("models", Kind.MODEL, model_ids=optional_texts(model_ids, "model_ids"))
 
 
 def clear_evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None) -> Call[int]:
     """Remove the evaluations that match both lists, or all."""
-    chosen = {"model_ids": _optional_texts(model_ids, "model_ids"), "task_ids": _optional_texts(task_ids, "task_ids")}
+    chosen = {"model_ids": optional_texts(model_ids, "model_ids"), "task_ids": optional_texts(task_ids, "task_ids")}
     return _clearing("evals", Kind.EVAL, **chosen)
 
 

@@ -1,6 +1,6 @@
 """What the blocking and the async client have in common: address, options, fallback, forks, pickling.
 
-Layer: motools.cache. Imports calls, errors, recovery and motoolsd.wire.
+Layer: motools.cache. Imports calls, errors, launch, recovery and motoolsd.wire.
 Invariant: constructing a client does no I/O.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from motools.cache.calls import RAISES, Call, Provenance
-from motools.cache.errors import CacheError, CacheRequestError
+from motools.cache.errors import CacheDirectoryMissing, CacheError, CacheRequestError
+from motools.cache.launch import autostart_is_on
 from motools.cache.recovery import RequestKeys, is_outdated
 from motoolsd.wire.messages import Welcome
 from motoolsd.wire.names import DATABASE
@@ -53,6 +54,7 @@ class Client:
 
         Raises:
             CacheRequestError: an option makes no sense.
+            CacheDirectoryMissing: a relative path, in a working directory that was removed.
         """
         if on_unavailable not in ("raise", "miss"):
             raise CacheRequestError(f'on_unavailable is "raise" or "miss", not {on_unavailable!r}')
@@ -61,7 +63,7 @@ class Client:
             raise CacheRequestError(f"cache_dir holds a NUL character: {cache_dir!r}")
         self.cache_dir = Path(cache_dir)
         self.db_path = self.cache_dir / DATABASE
-        self._directory = os.path.abspath(cache_dir)
+        self._directory = _absolute(cache_dir)
         self._autostart = autostart
         self._creates = True
         self._may_upgrade = autostart
@@ -76,6 +78,11 @@ class Client:
     def directory(self) -> str:
         """The absolute path, as it was meant when the client was made."""
         return self._directory
+
+    @property
+    def autostart(self) -> bool:
+        """Whether it starts a daemon where none runs."""
+        return self._autostart
 
     def __repr__(self) -> str:
         """The class and its directory."""
@@ -108,8 +115,16 @@ class Client:
 
     def _asks_to_drain(self, peer: Welcome) -> bool:
         """Whether to make a daemon end, so that ours is started; at most once, should ours turn out to be old too."""
-        may_upgrade = self._may_upgrade and is_outdated(peer)
-        self._may_upgrade = self._may_upgrade and not may_upgrade
+        if not is_outdated(peer):
+            return False
+        may_upgrade = self._may_upgrade and peer.started_by == "client" and autostart_is_on()
+        if not may_upgrade and self._directory not in _warned_of:
+            _warned_of.add(self._directory)
+            import logging  # as above
+
+            text = "the daemon of %s is of version %s, older than this client: restart it with `motools daemon restart`"
+            logging.getLogger("motools.cache").warning(text, self._directory, peer.version)
+        self._may_upgrade = False
         return may_upgrade
 
     def _start_fresh(self) -> None:
@@ -133,9 +148,20 @@ def _check_timeout(timeout_s: object) -> None:
         raise CacheRequestError(f"timeout_s must be a number above 0 and up to {TIMEOUT_MAX_S}, not {timeout_s!r}")
 
 
+def _absolute(cache_dir: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.abspath(cache_dir)
+    except OSError as error:
+        message = f"{os.fspath(cache_dir)!r} is relative to the working directory, which is gone: name it from the root"
+        raise CacheDirectoryMissing(message) from error
+
+
 def _unpickle(kind: type[Client], directory: str, options: dict[str, Any]) -> Client:
     return kind(directory, **options)
 
+
+_warned_of: set[str] = set()
+"""Directories whose older daemon was named already: said once is enough."""
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 

@@ -117,7 +117,7 @@ class BlockingConnection:
         session = self._session
         deadline_s = monotonic_s() + timeout_s
         try:
-            if timeout_s != self._timeout_s:
+            if abs(timeout_s - self._timeout_s) > TIMEOUT_SLACK_S:
                 self._set_timeout(timeout_s)
             _, frame = session.request(request)
             self._socket.sendall(frame)
@@ -132,8 +132,8 @@ class BlockingConnection:
                 feed(session, data)
             return self._receive(deadline_s)
         except LocalProtocolError as error:
-            # Nothing was sent.
-            raise CacheRequestError(str(error)) from error
+            # Nothing was sent: the connection ended with an earlier exchange, or this request fits into no frame.
+            raise CacheRequestError(str(error)) if self.is_open else lost(error) from error
         except BaseException as error:
             self.close()
             if (meaning := _meaning(error, timeout_s)) is not None:

@@ -188,8 +188,8 @@ def _wait_until_gone(process: _Process, timeout_s: float) -> None:
     poll.register(process.descriptor, select.POLLIN)
     if not poll.poll(timeout_s * 1000):
         text = (
-            f"the daemon did not end within {timeout_s:g} s: see `motools daemon logs`. `kill -9 {process.pid}` ends it; "
-            "nothing that was acknowledged is lost by that"
+            f"the daemon did not end within {timeout_s:g} s: see `motools daemon logs`. `kill -9 {process.pid}` ends "
+            "it; nothing that was acknowledged is lost by that"
         )
         raise DaemonBusy(text)
 

@@ -6,6 +6,7 @@ Invariant: the process at the other end has our uid before a byte is sent to it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ from motoolsd.wire.names import DATABASE, SOCKET, SOCKET_PATH_SIZE_MAX
 
 _CREDENTIALS = struct.Struct("3i")
 _TIMEVAL = struct.Struct("ll")
+_EXHAUSTION = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 def set_timeout(connection: socket.socket, timeout_s: float) -> None:
@@ -38,7 +40,10 @@ def open_socket(directory: str, *, timeout_s: float) -> socket.socket:
         PeerRefused: directory or process belong to another user.
         CacheDirectoryMissing: there is no such directory.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise exhausted(error) from error
     try:
         set_timeout(connection, timeout_s)
         _connect(connection, directory)
@@ -88,6 +93,13 @@ def foreign(directory: str, owner: int) -> PeerRefused:
     return PeerRefused(text)
 
 
+def exhausted(error: OSError) -> CacheUnavailable:
+    """The error where this process, or the machine, has no room for another descriptor."""
+    refused = CacheUnavailable(f"the daemon cannot be reached: {error.strerror}. Close files, or raise `ulimit -n`")
+    refused.is_final = True
+    return refused
+
+
 def _connect(connection: socket.socket, directory: str) -> None:
     path = os.path.join(directory, SOCKET)
     try:
@@ -105,6 +117,8 @@ def _connect(connection: socket.socket, directory: str) -> None:
         text = f"the daemon of {directory} does not accept connections: see `motools daemon status`"
         raise DaemonBusy(text) from error
     except OSError as error:
+        if error.errno in _EXHAUSTION:
+            raise exhausted(error) from error
         raise _unusable(error, directory) from error
 
 

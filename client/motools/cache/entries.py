@@ -124,7 +124,7 @@ def _common(row: Row) -> dict[str, Any]:
     }
 
 
-def _mapping(text: bytes | None) -> Any:
+def _mapping(text: bytes | None) -> Any:  # noqa: ANN401 - what somebody wrote by hand may be any JSON
     """A stored JSON text as a value; None where there is none, or where somebody wrote something else by hand."""
     if text is None:
         return None

@@ -15,6 +15,9 @@ from typing import Any
 from motools.cache.errors import UncacheableConfigError
 from motoolsd.wire.keys import json_hash
 
+NESTING_MAX = 200
+"""Lists and mappings inside each other."""
+
 
 def hash_content(content: str | bytes) -> str:
     """SHA-256 of a text (as UTF-8) or of bytes: 64 hexadecimal digits."""
@@ -56,7 +59,7 @@ def canonical_json(value: object, what: str) -> str:
     try:
         return json.dumps(_checked(value, what, []), sort_keys=True)
     except RecursionError:
-        raise UncacheableConfigError(what, "is nested too deeply") from None
+        raise UncacheableConfigError(what, f"is nested too deeply, over {NESTING_MAX} levels") from None
     except ValueError as error:
         # An int of more than 4,300 digits; everything else was looked at before.
         raise UncacheableConfigError(what, f"cannot be written as JSON ({error})") from None
@@ -73,6 +76,9 @@ def _checked(value: object, path: str, parents: list[int]) -> object:
         raise UncacheableConfigError(path, f"is of type {type(value).__name__}, which JSON does not have")
     if id(value) in parents:
         raise UncacheableConfigError(path, "contains itself")
+    if len(parents) >= NESTING_MAX:
+        # With a raised recursion limit json would go on until the stack ends, and the process with it.
+        raise RecursionError
     parents.append(id(value))
     if isinstance(value, dict):
         checked: object = _checked_mapping(value, path, parents)

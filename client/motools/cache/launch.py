@@ -15,7 +15,7 @@ from threading import Lock
 
 from motools.cache.clock import monotonic_s, pause
 from motools.cache.endpoint import check_directory, check_owner, open_socket
-from motools.cache.errors import CacheDirectoryMissing, CacheError, DaemonNotRunning
+from motools.cache.errors import CacheDirectoryMissing, CacheError, DaemonNotRunning, UnsupportedFilesystem
 from motools.cache.recovery import no_answer
 from motoolsd.wire.names import LOCK, START_LOCK
 
@@ -177,6 +177,10 @@ def _try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UnsupportedFilesystem(
+            f"the file system of the cache directory does not lock files ({error.strerror}): put it on a local disk"
+        ) from error
     return True
 
 
@@ -188,8 +192,12 @@ def is_locked(directory: str, name: str) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Explicitly: a child forked by another thread meanwhile would go on holding it.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
     return False

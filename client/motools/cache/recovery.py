@@ -51,9 +51,10 @@ class Recovery:
         Raises:
             CacheError: there is to be no next attempt: the error is final, or the time is over.
         """
-        if not _is_passing(error):
-            raise error
         self._was_sent = self._was_sent or not getattr(error, "outcome_known", True)
+        if not _is_passing(error):
+            # What the daemon answered to a retry settles the outcome; what kept us from asking it does not.
+            raise self._last(error) if isinstance(error, CacheUnavailable) else error
         left_s = self.left_s(now_s)
         if left_s <= 0:
             raise self._last(error)
@@ -111,5 +112,5 @@ class RequestKeys:
 
 
 def is_outdated(welcome: Welcome) -> bool:
-    """Whether an older client started that daemon, so that we ask it to make room for ours; never the reverse."""
-    return welcome.started_by == "client" and release(welcome.version) < release(__version__)
+    """Whether that daemon is of an older release than we are. A newer one is never asked to make room."""
+    return release(welcome.version) < release(__version__)

@@ -1,6 +1,6 @@
 """The process of a new daemon.
 
-Layer: motools.cache. Imports errors and motoolsd.wire; loaded only by a client that starts a daemon.
+Layer: motools.cache. Imports endpoint, errors and motoolsd.wire; loaded only by a client that starts a daemon.
 Invariant: nothing of the starting job reaches the daemon but a short list of variables: no working directory from
 which modules would be imported, no PYTHON* or LD_PRELOAD, no open file, no signal setting.
 """
@@ -18,6 +18,7 @@ import threading
 import msgspec
 
 from motools.cache.clock import monotonic_s
+from motools.cache.endpoint import exhausted
 from motools.cache.errors import CacheError, DaemonNotRunning, error_from
 from motools.cache.recovery import no_answer
 from motoolsd.wire.messages import Readiness
@@ -90,7 +91,10 @@ def _judge(readiness: Readiness) -> bool:
 
 def _run(prefix: list[str], directory: str, deadline_s: float) -> Readiness | None:
     """Start the process and read what it says of itself; None if it ended without a word."""
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        raise exhausted(error) from error
     try:
         try:
             command = [*prefix, *daemon_command(directory, writing)]
@@ -110,7 +114,7 @@ def _run(prefix: list[str], directory: str, deadline_s: float) -> Readiness | No
             finally:
                 os.close(log)
         except OSError as error:
-            raise _refused(f"{error.strerror}: {error.filename}") from error
+            raise _refused(str(error)) from error
         finally:
             os.close(writing)
         text = _read_all(reading, starter, deadline_s)

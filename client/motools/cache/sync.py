@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from threading import Lock
+from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,6 +42,8 @@ class SyncCache(Client):
     """
 
     _lock: Lock
+    _owner: int | None
+    """The thread that is in a call."""
     _connection: BlockingConnection | None = None
     _is_closed = False
 
@@ -57,6 +59,7 @@ class SyncCache(Client):
 
     def close(self) -> None:
         """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        self._check_reentry()
         with self._lock:
             self._is_closed = True
             self._drop_connection()
@@ -163,8 +166,11 @@ class SyncCache(Client):
         started_s = monotonic_s()
         # Another thread's call takes of the time of those that wait for it.
         is_alone = not self._lock.locked()
+        if not is_alone:
+            self._check_reentry()
         with self._lock:
             try:
+                self._owner = get_ident()
                 connection = self._connection
                 if connection is None or call.request is None or call.is_stream or not is_alone:
                     return self._carry_out(call, started_s)
@@ -176,6 +182,16 @@ class SyncCache(Client):
                     return self._carry_out(call, started_s, error)
             except UNAVAILABLE as error:
                 return self._fall_back(call, error)
+            finally:
+                self._owner = None
+
+    def _check_reentry(self) -> None:
+        """Raise where the lock would be waited for by the very thread that holds it."""
+        if self._owner == get_ident():
+            message = (
+                f"{self!r} is in the middle of a call of this thread: a signal handler needs a SyncCache of its own"
+            )
+            raise CacheRequestError(message)
 
     def _carry_out(self, call: Call[T], started_s: float, error: CacheError | None = None) -> T:
         """All attempts of a call; with `error`, those after a first one that failed."""
@@ -223,3 +239,4 @@ class SyncCache(Client):
     def _start_fresh(self) -> None:
         # A lock that another thread of the parent held stays locked in a forked child for ever: a new one.
         self._lock = Lock()
+        self._owner = None

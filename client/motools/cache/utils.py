@@ -47,7 +47,7 @@ class CacheUtils:
         """Choose what to look after.
 
         Args:
-            cache: a directory, a `SyncCache` or `Cache` (its directory is used), or any other backend.
+            cache: a directory, a `SyncCache` or `Cache` (its directory and `autostart` are used), or any other backend.
             autostart: start a daemon where a cache is, but none runs.
             timeout_s: for each call; a listing may take this long for every page.
 
@@ -56,6 +56,7 @@ class CacheUtils:
             PeerRefused: the directory belongs to another user.
         """
         if isinstance(cache, Client):
+            autostart = autostart and cache.autostart
             cache = cache.directory
         if isinstance(cache, str | os.PathLike):
             check_directory(os.path.abspath(cache))

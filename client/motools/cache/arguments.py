@@ -1,0 +1,86 @@
+"""What a caller may pass: checked before anything is sent.
+
+Layer: motools.cache. Imports errors, keys and motoolsd.wire.
+Invariant: what comes out can be encoded and is within the wire's limits; what cannot is refused by its name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from motools.cache.errors import CacheRequestError
+from motools.cache.keys import canonical_json
+from motoolsd.wire import messages as m
+
+
+def text(value: object, what: str) -> str:
+    """A key, id or name as it may be sent.
+
+    Raises:
+        CacheRequestError: it is no text, empty, too long, or holds half a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
+    if not value:
+        raise CacheRequestError(f"{what} is empty")
+    if len(value) > m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
+    return value
+
+
+def value_bytes(value: object, what: str) -> bytes:
+    """A value or a path as it is sent; file names that are no UTF-8 included.
+
+    Raises:
+        CacheRequestError: it is neither text nor a path, empty, or too long.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
+    try:
+        encoded = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
+    if not 0 < len(encoded) <= m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is empty" if not encoded else f"{what} is longer than {m.TEXT_SIZE_MAX} bytes")
+    return encoded
+
+
+def texts(values: object, what: str) -> list[str]:
+    """Several ids; one bare text is a mistake that would ask for its letters.
+
+    Raises:
+        CacheRequestError: they are no list of texts.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise CacheRequestError(f"{what} must be a list of texts, not {type(values).__name__}")
+    return [text(value, f"each of {what}") for value in values]
+
+
+def optional_texts(values: object, what: str) -> list[str] | None:
+    """The same, where None is allowed."""
+    return None if values is None else texts(values, what)
+
+
+def json_bytes(value: object, what: str) -> bytes:
+    """A configuration as it is sent: its canonical JSON.
+
+    Raises:
+        CacheRequestError: it has none, or one that is too long.
+    """
+    encoded = canonical_json(value, what).encode()
+    if len(encoded) > m.TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} bytes as JSON")
+    return encoded
+
+
+def optional_text(value: object, what: str) -> str | None:
+    """The same as `text`, where None is allowed."""
+    return None if value is None else text(value, what)
