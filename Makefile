@@ -15,9 +15,9 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
-# Runs what follows with a TMPDIR of its own, removed on every way out.
-IN_SHORT_TMPDIR = tmp=$$(mktemp -d /tmp/mt.XXXXXX) && trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && \
-	trap 'exit 143' TERM && export TMPDIR="$$tmp" &&
+# Runs what follows with a TMPDIR of its own, removed on every way out. Others may walk through it: tests run as them.
+IN_SHORT_TMPDIR = tmp=$$(mktemp -d /tmp/mt.XXXXXX) && chmod 711 "$$tmp" && \
+	trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && export TMPDIR="$$tmp" &&
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench clean

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -35,7 +36,7 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: whether it works, not how fast.")] = False,
     output: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
 ) -> None:
-    """Concurrent lookups and durable writes, motoolsd against the older way.
+    """Concurrent lookups and durable writes, motoolsd against the older ways.
 
     Example: python -m bench --rounds 3 --processes 8
     """
@@ -79,11 +80,12 @@ def _ratios(samples: dict[str, list[Sample]], name: str) -> list[float]:
 
 
 def _table(results: Results) -> Table:
-    table = Table(title="Median of rounds; ratio to the older way in the same round")
-    table.add_column("workload")
-    for heading in ("processes", "operations/s", "p50 us", "p99 us", "ratio", "ratio min-max"):
-        table.add_column(heading, justify="right")
-    table.add_column("peer")
+    table = Table(title=f"Medians of the rounds; ratio to the {BASELINE} in the same round", box=SIMPLE)
+    table.add_column("workload", no_wrap=True)
+    table.add_column("proc", justify="right")
+    table.add_column("peer", no_wrap=True)
+    for heading in ("op/s", "p50 us", "p99 us", "ratio", "min-max"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for (workload, count), samples in results.items():
         for name, rounds in samples.items():
             ratios = _ratios(samples, name)
@@ -91,12 +93,12 @@ def _table(results: Results) -> Table:
             table.add_row(
                 workload,
                 str(count),
+                name,
                 f"{median.operations_per_s:,.0f}",
                 f"{median.p50_us:,.0f}",
                 f"{median.p99_us:,.0f}",
                 f"{statistics.median(ratios):.1f}",
                 f"{min(ratios):.1f}-{max(ratios):.1f}",
-                name,
             )
     return table
 

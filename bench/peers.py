@@ -5,11 +5,14 @@ Every adapter opens its store the way its users do, and proves that its answers 
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
+
+import aiosqlite
 
 from motools.cache import CacheUtils, SyncCache
 
@@ -91,6 +94,43 @@ class _OlderWaySession:
         """Nothing is open."""
 
 
+class OlderPackage(OlderWay):
+    """The same as the older package did it: through aiosqlite, which starts a thread for every connection."""
+
+    name = "older package"
+
+    def open(self, directory: Path) -> Session:
+        """One event loop a process, as its jobs had."""
+        return _OlderPackageSession(directory / "cache.db")
+
+
+class _OlderPackageSession:
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._loop = asyncio.new_event_loop()
+
+    def get(self, key: str) -> str | None:
+        return self._loop.run_until_complete(self._get(key))
+
+    async def _get(self, key: str) -> str | None:
+        async with aiosqlite.connect(self._database, timeout=LOCK_TIMEOUT_S) as connection:
+            statement = "SELECT file_id FROM dataset_files WHERE dataset_hash = ?"
+            async with connection.execute(statement, (key,)) as cursor:
+                row = await cursor.fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, value: str) -> None:
+        self._loop.run_until_complete(self._put(key, value))
+
+    async def _put(self, key: str, value: str) -> None:
+        async with aiosqlite.connect(self._database, timeout=LOCK_TIMEOUT_S) as connection:
+            await connection.execute("INSERT OR REPLACE INTO dataset_files VALUES (?, ?)", (key, value))
+            await connection.commit()
+
+    def close(self) -> None:
+        self._loop.close()
+
+
 class Motools:
     """The blocking client over the daemon, one connection a process."""
 
@@ -124,7 +164,7 @@ class _MotoolsSession:
         self._cache.close()
 
 
-PEERS: dict[str, Callable[[], Peer]] = {"older way": OlderWay, "motoolsd": Motools}
+PEERS: dict[str, Callable[[], Peer]] = {"older way": OlderWay, "older package": OlderPackage, "motoolsd": Motools}
 
 
 def prove_right(peer: Peer, directory: Path) -> None:

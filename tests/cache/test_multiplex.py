@@ -17,6 +17,7 @@ from motools.cache.errors import CacheProtocolError, CacheRequestError, Connecti
 from motools.cache.multiplex import MultiplexedConnection
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
+    OUTSTANDING_MAX,
     DatasetPage,
     Found,
     ListEntries,
@@ -126,35 +127,29 @@ async def test_replies_in_another_order_reach_their_tasks(cache_dir: Path) -> No
 
 async def test_more_tasks_than_may_be_outstanding_wait_their_turn(cache_dir: Path) -> None:
     """Nobody is refused, and no more than the limit is ever open."""
-    most = 0
+    batches = 3
 
-    def counting(talk: Talk) -> None:
-        nonlocal most
+    def in_batches(talk: Talk) -> None:
         talk.greet()
-        talk.connection.settimeout(0.05)
-        pending: list[RequestEnvelope] = []
-        while True:
-            try:
-                request = talk.next()
-                if request is None:
-                    return
-                pending.append(request)
-            except TimeoutError:
-                most = max(most, len(pending))
-                for request in pending:
-                    talk.reply(request, found(request))
-                pending.clear()
+        for _ in range(batches):
+            requests = [talk.next() for _ in range(OUTSTANDING_MAX)]
+            talk.connection.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                talk.connection.recv(1, socket.MSG_PEEK)
+            talk.connection.settimeout(None)
+            for request in requests:
+                assert request is not None
+                talk.reply(request, found(request))
+        talk.wait_until_gone()
 
-    with scripted_daemon(cache_dir, counting) as daemon:
+    with scripted_daemon(cache_dir, in_batches) as daemon:
         async with connection_to(daemon) as connection, anyio.create_task_group() as group:
-            limit = connection.peer.outstanding_max
 
             async def work(key: str) -> None:
                 assert await ask(connection, key) == key
 
-            for number in range(3 * limit):
+            for number in range(batches * OUTSTANDING_MAX):
                 group.start_soon(work, str(number))
-    assert most == limit
 
 
 async def test_cancelling_the_reading_task_hands_reading_over(cache_dir: Path) -> None:

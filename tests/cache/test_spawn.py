@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -135,12 +136,29 @@ def test_program_that_is_not_there_is_named(short_dir: Path, monkeypatch: pytest
 
 
 def test_start_that_hangs_ends_with_the_time(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Busy at the deadline, not later; the process may yet become the next call's daemon."""
-    monkeypatch.setattr(sys, "executable", program(short_dir / "python", "exec sleep 2"))
+    """Busy at the deadline, not later."""
+    monkeypatch.setattr(sys, "executable", program(short_dir / "python", "exec sleep 1"))
     begun_s = time.monotonic()
     with pytest.raises(DaemonBusy):
         spawned(short_dir, 0.2)
     assert time.monotonic() - begun_s < 0.3
+
+
+def test_start_that_takes_longer_than_a_call_is_left_to_the_next_one(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not killed half-way, and no other is started beside it: calls with little time do not pile up processes."""
+    path = short_dir / "python"
+    monkeypatch.setattr(sys, "executable", program(path, "exec sleep 0.5"))
+    with pytest.raises(DaemonBusy):
+        spawned(short_dir, 0.2)
+    assert not spawned(short_dir)
+    assert starts(path) == 1
+    for reaper in [thread for thread in threading.enumerate() if thread.name == "motools-reap"]:
+        reaper.join(10.0)
+    with pytest.raises(DaemonBusy):
+        spawned(short_dir, 0.2)
+    assert starts(path) == 2
 
 
 def test_log_cannot_be_redirected_by_a_link(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from motools.cache import SyncCache
 from motools.cache.errors import (
     CacheProtocolError,
     CacheRequestError,
-    ConnectionLost,
+    CacheUnavailable,
     CorruptDatabase,
     DaemonBusy,
     DaemonNotRunning,
@@ -143,7 +143,8 @@ def test_lost_write_says_that_it_may_have_been_applied(cache_dir: Path) -> None:
         talk.greet()
         talk.next()
 
-    lost = pytest.raises(ConnectionLost, match="may have been applied")
+    # Which of its errors was the last one depends on the moment at which the time was over.
+    lost = pytest.raises(CacheUnavailable, match="may have been applied")
     with scripted_daemon(cache_dir, hang_up), client(cache_dir, timeout_s=TIMEOUT_S) as cache, lost as caught:
         cache.set_file_id("d", "file")
     assert not caught.value.outcome_known

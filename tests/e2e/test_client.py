@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from motools.cache import CacheUtils, SyncCache
+from motools.cache import Cache, CacheUtils, SyncCache
 from motools.cache.errors import (
     CacheDirectoryMissing,
     CacheError,
@@ -180,7 +182,7 @@ def test_database_that_is_not_ours_to_read_is_refused_untouched(
 def hanging(short_dir: Path) -> str:
     """A program that starts and never says a word."""
     path = short_dir / "python"
-    path.write_text("#!/bin/sh\nexec sleep 5\n")
+    path.write_text("#!/bin/sh\nexec sleep 2\n")
     path.chmod(0o755)
     return str(path)
 
@@ -257,7 +259,7 @@ def without_privileges(*command: str) -> subprocess.CompletedProcess[str]:
 
 ASK = """
 import sys
-from motools.cache import CacheUtils, SyncCache
+from motools.cache import Cache, CacheUtils, SyncCache
 from motools.cache.errors import CacheError
 for make in (lambda: SyncCache(sys.argv[1]).get_file_id("d"), lambda: CacheUtils(sys.argv[1]).get_stats()):
     try:
@@ -371,3 +373,27 @@ def test_daemon_that_ends_between_two_calls_is_started_again(shared_dir: Path) -
         for number in (signal.SIGTERM, signal.SIGKILL):
             assert end_daemon(shared_dir, number) is not None
             assert cache.get_file_id("d") == "file"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_async_tasks_carry_on_over_kill_9(loop: str, shared_dir: Path) -> None:
+    """32 tasks write while the daemon is killed: what was acknowledged is there, and no task sees an error."""
+
+    async def run() -> list[str]:
+        async with Cache(shared_dir, timeout_s=TIMEOUT_S) as cache:
+            async with anyio.create_task_group() as group:
+
+                async def write(worker: int) -> None:
+                    for number in range(20):
+                        await cache.set_file_id(f"{worker}-{number}", "file")
+
+                for worker in range(32):
+                    group.start_soon(write, worker)
+                while (await cache.get_stats()).num_datasets == 0:
+                    pass
+                await anyio.to_thread.run_sync(end_daemon, shared_dir, signal.SIGKILL)
+            return [entry.dataset_hash for entry in await cache.list_datasets()]
+
+    stored = anyio.run(run, backend=loop)
+    assert sorted(stored) == sorted(f"{worker}-{number}" for worker in range(32) for number in range(20))

@@ -461,3 +461,37 @@ def test_planted_bug_is_found() -> None:
     conversation = Conversation(EndsAtEveryPage(), seed=0)
     with pytest.raises(RemoteProtocolError, match="not open"):
         conversation.run()
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_short_way_gives_what_the_long_way_gives(size: int) -> None:
+    """A reply that comes whole is given at once; one in pieces, when the last piece is there."""
+    session = open_client()
+    number, _ = session.request(LOOKUP)
+    reply = bytes(encode_reply(number, Found(values=[b"file"])))
+    assert session.receive_reply(reply[:size]) is None
+    assert session.next_event() is None
+    assert session.receive_reply(reply[size:]) is None
+    event = session.next_event()
+    assert event is not None
+    assert event.body == Found(values=[b"file"])
+    again, _ = session.request(LOOKUP)
+    assert session.receive_reply(bytes(encode_reply(again, Stored()))) == Stored()
+    assert session.outstanding == 0
+
+
+def test_short_way_leaves_everything_unusual_to_the_long_way() -> None:
+    """Pages, replies to nobody and garbage are not taken in passing: the next event says what they are."""
+    page = DatasetPage(items=[DatasetRow(dataset_hash="a", value=b"f")])
+    session = open_client()
+    number, _ = session.request(ListEntries(kind=Kind.DATASET))
+    assert session.receive_reply(bytes(encode_reply(number, page))) is None
+    event = session.next_event()
+    assert event is not None
+    assert event.body == page
+    for unusual in (bytes(encode_reply(77, Stored())), HEADER.pack(3) + b"abc"):
+        session = open_client()
+        session.request(LOOKUP)
+        assert session.receive_reply(unusual) is None
+        with pytest.raises(RemoteProtocolError):
+            session.next_event()

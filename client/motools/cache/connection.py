@@ -125,7 +125,8 @@ class BlockingConnection:
                 self._set_timeout_until(deadline_s)
             # Nearly always one read brings the whole reply.
             if data := self._socket.recv(RECEIVE_SIZE_BYTES):
-                session.receive_data(data)
+                if (reply := session.receive_reply(data)) is not None:
+                    return reply
                 if (envelope := session.next_event()) is not None:
                     return envelope.body
             else:

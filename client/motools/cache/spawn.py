@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import msgspec
 
@@ -31,9 +32,13 @@ KEPT_PREFIXES = ("LC_", "XDG_", "MOTOOLS_")
 READINESS_SIZE_MAX_BYTES = 1024 * 1024
 LOG_TAIL_BYTES = 2048
 MANAGER_TIMEOUT_S = 0.2
+ENDING_TIMEOUT_S = 0.2
 STARTS_MAX = 3
 STARTER_TIMEOUT_S = 60.0
 """After it, a process that was to become a daemon and nobody waits for any more is killed."""
+
+_unfinished: dict[str, subprocess.Popen[bytes]] = {}
+"""By directory, the last process that was to become its daemon, where nobody waited for it to the end."""
 
 
 def clean_environment(environment: dict[str, str]) -> dict[str, str]:
@@ -67,6 +72,9 @@ def spawn_daemon(directory: str, *, deadline_s: float) -> bool:
     Raises:
         CacheError: it said why it does not start (final), or was not ready in time.
     """
+    if (unfinished := _unfinished.get(directory)) is not None and unfinished.poll() is None:
+        # An earlier call gave up waiting for it; a second one beside it would be no quicker.
+        return False
     if _user_manager_answers():
         # A scope of its own under the user's manager: the end of the job's cgroup does not take the daemon along.
         prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
@@ -97,30 +105,42 @@ def _run(prefix: list[str], directory: str, deadline_s: float) -> Readiness | No
         raise exhausted(error) from error
     try:
         try:
-            command = [*prefix, *daemon_command(directory, writing)]
-            log = _open_log(directory)
-            try:
-                starter = subprocess.Popen(
-                    command,
-                    cwd="/",
-                    env=clean_environment(dict(os.environ)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(writing,),
-                    start_new_session=True,
-                    umask=0o077,
-                )
-            finally:
-                os.close(log)
+            starter = _start([*prefix, *daemon_command(directory, writing)], directory, writing)
         except OSError as error:
             raise _refused(str(error)) from error
         finally:
             os.close(writing)
-        text = _read_all(reading, starter, deadline_s)
+        try:
+            text = _read_all(reading, deadline_s)
+            # Who has spoken, or closed the pipe, has forked or is about to end.
+            with suppress(subprocess.TimeoutExpired):
+                starter.wait(ENDING_TIMEOUT_S)
+        finally:
+            if starter.poll() is None:
+                # It may still become the daemon of the next call, so it is not killed; but nobody waits for it here.
+                _unfinished[directory] = starter
+                threading.Thread(target=_reap, args=(starter,), name="motools-reap", daemon=True).start()
     finally:
         os.close(reading)
     return _parse(text)
+
+
+def _start(command: list[str], directory: str, writing: int) -> subprocess.Popen[bytes]:
+    log = _open_log(directory)
+    try:
+        return subprocess.Popen(
+            command,
+            cwd="/",
+            env=clean_environment(dict(os.environ)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(writing,),
+            start_new_session=True,
+            umask=0o077,
+        )
+    finally:
+        os.close(log)
 
 
 def _parse(text: bytes) -> Readiness | None:
@@ -131,27 +151,22 @@ def _parse(text: bytes) -> Readiness | None:
         return None
 
 
-def _read_all(reading: int, starter: subprocess.Popen[bytes], deadline_s: float) -> bytes:
-    """What the daemon says; the starting process ends by itself as soon as it has forked."""
+def _read_all(reading: int, deadline_s: float) -> bytes:
+    """What the daemon says, until it is whole or the daemon is gone."""
     text = b""
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     begun_s = monotonic_s()
-    try:
-        # The end of the pipe is not waited for: a process that another thread forks meanwhile keeps it open.
-        while _parse(text) is None:
-            left_s = deadline_s - monotonic_s()
-            if left_s <= 0 or not poll.poll(left_s * 1000):
-                raise no_answer(monotonic_s() - begun_s, outcome_known=True)
-            part = os.read(reading, READINESS_SIZE_MAX_BYTES)
-            if not part:
-                break
-            text += part
-        return text
-    finally:
-        if starter.poll() is None:
-            # It may still become the daemon of the next call, so it is not killed; but nobody waits for it here.
-            threading.Thread(target=_reap, args=(starter,), name="motools-reap", daemon=True).start()
+    # The end of the pipe is not waited for: a process that another thread forks meanwhile keeps it open.
+    while _parse(text) is None:
+        left_s = deadline_s - monotonic_s()
+        if left_s <= 0 or not poll.poll(left_s * 1000):
+            raise no_answer(monotonic_s() - begun_s, outcome_known=True)
+        part = os.read(reading, READINESS_SIZE_MAX_BYTES)
+        if not part:
+            break
+        text += part
+    return text
 
 
 def _reap(starter: subprocess.Popen[bytes]) -> None:
