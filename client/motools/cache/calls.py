@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from msgspec import Struct
+
 from motools.cache.arguments import json_bytes, optional_text, optional_texts, text, texts, value_bytes
 from motools.cache.entries import (
     CacheStats,
@@ -34,44 +36,26 @@ RAISES: Final = object()
 """The fallback of calls that have none: they raise, whatever `on_unavailable` says."""
 
 
-class Call(Generic[T]):
-    """A question to the daemon.
+class Call(Struct, Generic[T]):
+    """A question to the daemon, put together by the functions below.
+
+    A Struct, because one is made for every lookup: its constructor is no Python function.
 
     Attributes:
         request: what is asked; of a write, None.
+        expects: what a daemon answers with that does not fail.
+        decode: the result, from the reply; from all pages, where the reply is a stream.
+        fallback: the result with `on_unavailable="miss"` when there is no daemon.
         make: of a write, its request, given the key under which it may be repeated.
         is_stream: whether the reply comes in pages.
-        fallback: the result with `on_unavailable="miss"` when there is no daemon.
     """
 
-    __slots__ = ("_decode", "_expects", "fallback", "is_stream", "make", "request")
-
-    def __init__(
-        self,
-        request: m.Request | None,
-        expects: type[m.Reply],
-        decode: Callable[[Any], T],
-        fallback: object = RAISES,
-        *,
-        make: Callable[[m.RequestKey], m.Request] | None = None,
-        is_stream: bool = False,
-    ) -> None:
-        """Put together by the functions below.
-
-        Args:
-            request: what is asked; of a write, None.
-            expects: what a daemon answers with that does not fail.
-            decode: the result, from the reply; from all pages, where the reply is a stream.
-            fallback: as above.
-            make: as above.
-            is_stream: as above.
-        """
-        self.request = request
-        self._expects = expects
-        self._decode = decode
-        self.fallback = fallback
-        self.make = make
-        self.is_stream = is_stream
+    request: m.Request | None
+    expects: type[m.Reply]
+    decode: Callable[[Any], T]
+    fallback: object = RAISES
+    make: Callable[[m.RequestKey], m.Request] | None = None
+    is_stream: bool = False
 
     @property
     def is_write(self) -> bool:
@@ -92,19 +76,20 @@ class Call(Generic[T]):
         Raises:
             CacheError: it is a failure, or no reply to this.
         """
-        if type(reply) is not self._expects:
-            raise _refusal(reply)
-        return self._decode(reply)
+        if type(reply) is not self.expects:
+            raise refusal(reply)
+        return self.decode(reply)
 
     def result_of_pages(self, pages: list[m.Reply]) -> T:
         """The same of a stream."""
         for page in pages:
-            if type(page) is not self._expects:
-                raise _refusal(page)
-        return self._decode(pages)
+            if type(page) is not self.expects:
+                raise refusal(page)
+        return self.decode(pages)
 
 
-def _refusal(reply: m.Reply) -> CacheError:
+def refusal(reply: m.Reply) -> CacheError:
+    """The error for a reply that is not what was expected: the failure that it is, or one of the protocol."""
     if isinstance(reply, m.Failure):
         return error_from(reply)
     return CacheProtocolError(f"the daemon answered with {type(reply).__name__}, which is no answer to what was asked")
@@ -141,29 +126,33 @@ def _nothing(_reply: object) -> None:
 # Lookups.
 
 
-def _lookup(kind: Kind, key: str) -> Call[str | None]:
-    return Call(m.Lookup(kind=kind, keys=[key]), m.Found, _only_value, None)
-
-
 def _only_value(reply: m.Found) -> str | None:
-    value = _values(reply, 1)[0]
+    if len(reply.values) != 1:
+        raise _wrong_count(reply, 1)
+    value = reply.values[0]
     return None if value is None else text_of(value)
 
 
 def _values(reply: m.Found, count: int) -> list[bytes | None]:
     if len(reply.values) != count:
-        raise CacheProtocolError(f"the daemon gave {len(reply.values)} values for {count} keys")
+        raise _wrong_count(reply, count)
     return reply.values
+
+
+def _wrong_count(reply: m.Found, count: int) -> CacheProtocolError:
+    return CacheProtocolError(f"the daemon gave {len(reply.values)} values for {count} keys")
 
 
 def get_file_id(dataset_hash: str) -> Call[str | None]:
     """The file id of a dataset."""
-    return _lookup(Kind.DATASET, text(dataset_hash, "dataset_hash"))
+    request = m.Lookup(kind=Kind.DATASET, keys=[text(dataset_hash, "dataset_hash")])
+    return Call(request, m.Found, _only_value, None)
 
 
 def get_model_id(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> Call[str | None]:
     """The id of a trained model."""
-    return _lookup(Kind.MODEL, _model_key(dataset_hash, config, backend_type))
+    request = m.Lookup(kind=Kind.MODEL, keys=[_model_key(dataset_hash, config, backend_type)])
+    return Call(request, m.Found, _only_value, None)
 
 
 def _model_key(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> str:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from motools.cache import calls
-from motools.cache.calls import Call
+from motools.cache.calls import Call, refusal
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s, pause
 from motools.cache.connection import BlockingConnection
@@ -177,7 +177,10 @@ class SyncCache(Client):
                 # What nearly always comes, by the shortest way: a read over an open connection. Eight processes on two
                 # cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    return call.result(connection.exchange(call.request, self._timeout_s))
+                    reply = connection.exchange(call.request, self._timeout_s)
+                    if type(reply) is call.expects:
+                        return call.decode(reply)
+                    raise refusal(reply)
                 except CacheError as error:
                     return self._carry_out(call, started_s, error)
             except UNAVAILABLE as error:
