@@ -30,11 +30,6 @@ logger = logging.getLogger(__name__)
 CLIENTS_MAX = 65_536
 """Clients whose order is remembered; of more, those that wrote last."""
 
-GATHER_S = 0.001
-"""How long a batch is waited for at most: about what a commit takes, and the finest that the loop's timers know."""
-GATHER_SIBLINGS_MIN = 3
-"""Writers that must have come together last time for it to be worth a wait."""
-
 Answer = Callable[[WriteReply | RequestError], None]
 
 
@@ -87,8 +82,6 @@ class Writer:
         self._batch_max = batch_max
         self._queue: deque[Waiting] = deque()
         self._wake = anyio.Event()
-        self._wake_at = 1
-        self._last_batch = 0
         self._settled = anyio.Event()
         self._space_callbacks: list[Callable[[], None]] = []
         self._order = RequestOrder()
@@ -122,8 +115,7 @@ class Writer:
         if not isinstance(item, Usage):
             self._order.check(item.request_key)
         self._queue.append(Waiting(item, answer))
-        if len(self._queue) >= self._wake_at:
-            self._wake.set()
+        self._wake.set()
 
     def when_space(self, callback: Callable[[], None]) -> None:
         """Call back once, as soon as the queue has room."""
@@ -147,33 +139,14 @@ class Writer:
         self._settled.set()
         while self._queue or not self._is_closed:
             if not self._queue:
-                await self._wait_for(1)
+                self._wake = anyio.Event()
+                await self._wake.wait()
                 continue
-            await self._gather()
             # The commit is shielded from end to end: without this, a cancelled writer would never notice.
             await anyio.lowlevel.checkpoint_if_cancelled()
             await self._commit_next()
 
-    async def _wait_for(self, count: int) -> None:
-        """Wait until so many writes are queued, or the writer is closed."""
-        self._wake_at = count
-        while len(self._queue) < count and not self._is_closed:
-            self._wake = anyio.Event()
-            await self._wake.wait()
-
-    async def _gather(self) -> None:
-        """Give the clients of the last batch a moment to come back with their next write.
-
-        Without it batches fall apart: the first one to come back is committed alone, while all others wait behind that
-        commit. PostgreSQL's `commit_delay` and `commit_siblings`. A batch that did not come together within the moment
-        is the measure of the next one, so that writers who went away are waited for once.
-        """
-        if self._last_batch >= GATHER_SIBLINGS_MIN:
-            with anyio.move_on_after(GATHER_S):
-                await self._wait_for(min(self._last_batch, self._batch_max, self._queue_max))
-
     async def _commit_next(self) -> None:
-        self._last_batch = min(len(self._queue), self._batch_max)
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
         items = [waiting.item for waiting in batch]
         with anyio.CancelScope(shield=True):

@@ -12,20 +12,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from motoolsd.core.checksums import row_checksum
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.store.failures import explain
+from motoolsd.store.puts import Puts, RowsStatement, StoredEntry
 from motoolsd.store.reads import key_cells
 from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
-from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
     Clear,
     ClearAll,
     Cleared,
-    Put,
-    PutDataset,
-    PutEvals,
-    PutModel,
     RequestKey,
     Stored,
     WriteReply,
@@ -44,7 +40,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What a committed write changed, for the index, and its reply."""
 
     reply: WriteReply
-    stored: list[tuple[Kind, str, bytes]] = []
+    stored: list[StoredEntry] = []
     removed: list[tuple[Kind, str]] = []
     emptied: tuple[Kind, ...] = ()
 
@@ -55,33 +51,11 @@ Outcome = Applied | RequestError
 _reply_encoder = msgspec.msgpack.Encoder()
 _reply_decoder = msgspec.msgpack.Decoder(WriteReply)
 
-_PUT_COLUMNS = "created_at, version, labels, checksum"
-_ON_CONFLICT = (
-    "created_at = excluded.created_at, version = excluded.version, labels = excluded.labels,"
-    " checksum = excluded.checksum, size_bytes = NULL"
+FORGET_EVERY = 32
+"""A client's writes between two looks at which of its replies may go."""
+_STORE_REPLIES = RowsStatement(
+    "INSERT INTO motoolsd_replies (client, number, reply, applied_at) VALUES", "(?, ?, ?, ?)"
 )
-# Values are bound as bytes, because a file name need not be UTF-8; the column holds text all the same.
-_PUT_DATASET = (
-    f"INSERT INTO dataset_files (dataset_hash, file_id, {_PUT_COLUMNS}) VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?)"
-    f" ON CONFLICT (dataset_hash) DO UPDATE SET file_id = excluded.file_id, {_ON_CONFLICT}"
-)
-_PUT_MODEL = (
-    f"INSERT INTO trained_models (cache_key, dataset_hash, config, backend_type, model_id, {_PUT_COLUMNS})"
-    " VALUES (?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)"
-    " ON CONFLICT (cache_key) DO UPDATE SET dataset_hash = excluded.dataset_hash, config = excluded.config,"
-    f" backend_type = excluded.backend_type, model_id = excluded.model_id, {_ON_CONFLICT}"
-)
-_EVAL_UPDATE = (
-    f"DO UPDATE SET log_file_path = excluded.log_file_path, inspect_kwargs = excluded.inspect_kwargs, {_ON_CONFLICT}"
-)
-# Two constraints cover an evaluation: the old one, which takes NULLs for different, and ours. Either may speak first.
-_PUT_EVAL = (
-    "INSERT INTO eval_results (model_id, task_id, backend_type, inspect_kwargs_hash, inspect_kwargs, log_file_path,"
-    f" {_PUT_COLUMNS}) VALUES (?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?)"
-    f" ON CONFLICT (model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, '')) {_EVAL_UPDATE}"
-    f" ON CONFLICT {_EVAL_UPDATE}"
-)
-_STORE_REPLY = "INSERT INTO motoolsd_replies (client, number, reply, applied_at) VALUES (?, ?, ?, ?)"
 _FIND_REPLY = "SELECT reply FROM motoolsd_replies WHERE client = ? AND number = ?"
 _FORGET_REPLIES = "DELETE FROM motoolsd_replies WHERE client = ? AND number < ?"
 _FORGET_OLD_REPLIES = "DELETE FROM motoolsd_replies WHERE applied_at < datetime(?, '-7 days')"
@@ -91,6 +65,10 @@ _COUNT_USE = {
     Kind.EVAL: "UPDATE eval_results SET hits = hits + ?, last_used_at = ? WHERE model_id = ? AND task_id = ?"
     " AND backend_type = ? AND ifnull(inspect_kwargs_hash, '') = ifnull(?, '')",
 }
+
+
+class ReusedNumber(sqlite3.IntegrityError):
+    """A new request has the number of an old one: its client has a defect. It fails alone, and nothing of it stays."""
 
 
 class CommitUnknown(Exception):
@@ -116,8 +94,7 @@ def commit_batch(
     """
     _begin(connection)
     try:
-        outcomes = [_apply(connection, item, now) for item in items]
-        _forget_replies(connection, items, outcomes)
+        outcomes = _apply(connection, items, now)
     except BaseException as error:
         _roll_back(connection)
         if not isinstance(error, sqlite3.Error):
@@ -132,11 +109,14 @@ def commit_batch(
 def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, database: str) -> Outcome:
     try:
         _begin(connection)
-        outcome = _apply(connection, item, now)
+        (outcome,) = _apply(connection, [item], now)
     except BaseException as error:
         _roll_back(connection)
         if not isinstance(error, sqlite3.Error):
             raise
+        if isinstance(error, ReusedNumber) and not isinstance(item, Usage):
+            number = item.request_key.number
+            return RequestError(f"request number {number} was used before, and this is no retry of it")
         return explain(error, database)
     _commit(connection, database)
     return outcome
@@ -159,88 +139,74 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _apply(connection: sqlite3.Connection, item: BatchItem, now: str) -> Outcome:
-    if isinstance(item, Usage):
-        return _count_use(connection, item, now)
-    request_key = item.request_key
-    row = connection.execute(_FIND_REPLY, (request_key.client, request_key.number)).fetchone()
-    if row is not None:
-        return _answer_again(request_key, row[0])
-    applied = _carry_out(connection, item, now)
-    reply = _reply_encoder.encode(applied.reply)
-    connection.execute(_STORE_REPLY, (request_key.client, request_key.number, reply, now))
-    return applied
+def _apply(connection: sqlite3.Connection, items: Sequence[BatchItem], now: str) -> list[Outcome]:
+    """Carry out everything inside the open transaction, replies included."""
+    puts = Puts(connection, now)
+    replies: list[tuple[object, ...]] = []
+    outcomes: list[Outcome] = []
+    for item in items:
+        if isinstance(item, Usage):
+            outcomes.append(_count_use(connection, item, now))
+            continue
+        key = item.request_key
+        if key.is_retry and (reply := _stored_reply(connection, key)) is not None:
+            outcomes.append(_answer_again(reply))
+            continue
+        applied = _carry_out(connection, item, puts)
+        replies.append((key.client, key.number, _reply_encoder.encode(applied.reply), now))
+        outcomes.append(applied)
+    puts.flush()
+    try:
+        _STORE_REPLIES.execute(connection, replies)
+    except sqlite3.IntegrityError as error:
+        # Looking first would cost every write a statement for the sake of a client with a defect.
+        raise ReusedNumber from error
+    _forget_replies(connection, items, outcomes)
+    return outcomes
 
 
-def _answer_again(request_key: RequestKey, reply: bytes) -> Outcome:
-    """The stored reply for a retry; a new request must not have the number of an old one."""
-    if request_key.is_retry:
-        try:
-            return Applied(reply=_reply_decoder.decode(reply))
-        except msgspec.MsgspecError:
-            return StorageFailed("this request was applied before, but its stored reply is damaged")
-    message = f"request number {request_key.number} of this client was used before, and this is no retry of it"
-    return RequestError(message)
+def _stored_reply(connection: sqlite3.Connection, key: RequestKey) -> bytes | None:
+    row = connection.execute(_FIND_REPLY, (key.client, key.number)).fetchone()
+    return None if row is None else row[0]
 
 
-def _carry_out(connection: sqlite3.Connection, item: WriteRequest, now: str) -> Applied:
+def _answer_again(reply: bytes) -> Outcome:
+    """The stored reply for a retry."""
+    try:
+        return Applied(reply=_reply_decoder.decode(reply))
+    except msgspec.MsgspecError:
+        return StorageFailed("this request was applied before, but its stored reply is damaged")
+
+
+def _carry_out(connection: sqlite3.Connection, item: WriteRequest, puts: Puts) -> Applied:
     match item:
-        case PutDataset():
-            return _put_dataset(connection, item, now)
-        case PutModel():
-            return _put_model(connection, item, now)
-        case PutEvals():
-            return _put_evals(connection, item, now)
         case Clear():
+            # What was put before it in the same batch goes too.
+            puts.flush()
             return _clear(connection, item)
         case ClearAll():
+            puts.flush()
             return _clear_all(connection)
+        case _:
+            return Applied(reply=Stored(), stored=puts.add(item))
 
 
 def _forget_replies(connection: sqlite3.Connection, items: Sequence[BatchItem], outcomes: Sequence[Outcome]) -> None:
+    """Drop what no retry can ask for any more; now and then, because each is a statement."""
     lowest: dict[bytes, int] = {}
     for item, outcome in zip(items, outcomes, strict=True):
         if not isinstance(item, Usage) and isinstance(outcome, Applied):
             key = item.request_key
+            if key.number % FORGET_EVERY:
+                continue
             lowest[key.client] = max(key.lowest_open, lowest.get(key.client, 0))
-    connection.executemany(_FORGET_REPLIES, lowest.items())
+    if lowest:
+        connection.executemany(_FORGET_REPLIES, lowest.items())
 
 
 def forget_old_replies(connection: sqlite3.Connection, now: str) -> None:
     """Drop replies that no client can ask for any more: it would have to retry for a week."""
     connection.execute(_FORGET_OLD_REPLIES, (now,))
-
-
-def _labels_json(item: Put) -> str | None:
-    return msgspec.json.encode(item.labels).decode() if item.labels else None
-
-
-def _put_dataset(connection: sqlite3.Connection, item: PutDataset, now: str) -> Applied:
-    checksum = row_checksum(item.dataset_hash, item.file_id)
-    connection.execute(_PUT_DATASET, (item.dataset_hash, item.file_id, now, item.version, _labels_json(item), checksum))
-    return Applied(reply=Stored(), stored=[(Kind.DATASET, item.dataset_hash, item.file_id)])
-
-
-def _put_model(connection: sqlite3.Connection, item: PutModel, now: str) -> Applied:
-    key = model_key(item.dataset_hash, item.config.decode(), item.backend_type)
-    inputs = (key, item.dataset_hash, item.config, item.backend_type, item.model_id)
-    checksum = row_checksum(key, item.model_id)
-    connection.execute(_PUT_MODEL, (*inputs, now, item.version, _labels_json(item), checksum))
-    return Applied(reply=Stored(), stored=[(Kind.MODEL, key, item.model_id)])
-
-
-def _put_evals(connection: sqlite3.Connection, item: PutEvals, now: str) -> Applied:
-    kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
-    labels = _labels_json(item)
-    stored = []
-    for task_id, path in item.logs.items():
-        key = eval_key(item.model_id, task_id, item.backend_type, kwargs_hash)
-        identity = (item.model_id, task_id, item.backend_type, kwargs_hash)
-        connection.execute(
-            _PUT_EVAL, (*identity, item.kwargs, path, now, item.version, labels, row_checksum(key, path))
-        )
-        stored.append((Kind.EVAL, key, path))
-    return Applied(reply=Stored(), stored=stored)
 
 
 _CLEARED_FIELD = {Kind.DATASET: "datasets", Kind.MODEL: "models", Kind.EVAL: "evals"}

@@ -10,6 +10,7 @@ import pytest
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.store.reads import select_values
 from motoolsd.store.writes import (
+    FORGET_EVERY,
     Applied,
     BatchItem,
     CommitUnknown,
@@ -142,17 +143,15 @@ def test_retry_of_a_request_that_never_arrived_is_carried_out(raw: sqlite3.Conne
     assert applied(outcome).stored == [(Kind.DATASET, "a", b"file")]
 
 
-def test_reused_number_is_an_invalid_request_alone(raw: sqlite3.Connection, transactions: list[str]) -> None:
+def test_reused_number_is_an_invalid_request_alone(raw: sqlite3.Connection) -> None:
     """A number that was used before, and is no retry, is the client's mistake: said so, alone."""
     commit(raw, put_dataset("a", key=request_key(77)))
-    transactions.clear()
     wrong, good = commit(raw, put_dataset("wrong", key=request_key(77)), put_dataset("b"))
     assert type(wrong) is RequestError
     assert "77" in wrong.message
     assert wrong.to_failure().code == "invalid_request"
     assert applied(good).reply == Stored()
     assert datasets(raw).keys() == {b"a", b"b"}
-    assert transactions == ["COMMIT"]
 
 
 def test_numbers_belong_to_their_client(raw: sqlite3.Connection) -> None:
@@ -163,11 +162,19 @@ def test_numbers_belong_to_their_client(raw: sqlite3.Connection) -> None:
 
 
 def test_replies_below_the_lowest_open_number_go(raw: sqlite3.Connection) -> None:
-    """A client that has its answers says so with its next write, and only its own are dropped."""
+    """A client that has its answers says so with its writes; now and then it is looked at, and only its own go."""
     commit(raw, put_dataset("x", key=request_key(1, client=OTHER_CLIENT)))
-    commit(raw, *[put_dataset("a", key=request_key(number)) for number in (1001, 1002, 1003)])
-    commit(raw, put_dataset("b", key=request_key(1004, lowest_open=1003)))
-    assert replies(raw) == sorted([(OTHER_CLIENT, 1), (CLIENT, 1003), (CLIENT, 1004)])
+    look = 100 * FORGET_EVERY
+    commit(raw, *[put_dataset("a", key=request_key(number)) for number in (look - 3, look - 2, look - 1)])
+    commit(raw, put_dataset("b", key=request_key(look, lowest_open=look - 1)))
+    assert replies(raw) == sorted([(OTHER_CLIENT, 1), (CLIENT, look - 1), (CLIENT, look)])
+
+
+def test_replies_of_a_busy_client_stay_few(raw: sqlite3.Connection) -> None:
+    """However much a client writes, a bounded number of its replies is kept."""
+    for number in range(50_000, 50_000 + 5 * FORGET_EVERY):
+        commit(raw, put_dataset("a", key=request_key(number, lowest_open=number)))
+    assert len(replies(raw)) <= FORGET_EVERY
 
 
 def test_replies_of_vanished_clients_go_after_a_week(raw: sqlite3.Connection) -> None:
