@@ -82,7 +82,7 @@ def _ratios(samples: dict[str, list[Sample]], name: str) -> list[float]:
 def _table(results: Results) -> Table:
     table = Table(title=f"Medians of the rounds; ratio to the {BASELINE} in the same round", box=SIMPLE)
     table.add_column("workload", no_wrap=True)
-    table.add_column("proc", justify="right")
+    table.add_column("n", justify="right", no_wrap=True)
     table.add_column("peer", no_wrap=True)
     for heading in ("op/s", "p50 us", "p99 us", "ratio", "min-max"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -65,7 +65,8 @@ def run_round(peer: str, workload: str, directory: Path, *, processes: int, seco
     Raises:
         RuntimeError: a process failed.
     """
-    context = multiprocessing.get_context("spawn")
+    # What a sweep's workers are on Linux; nothing is open yet when they are forked.
+    context = multiprocessing.get_context("fork")
     barrier = context.Barrier(processes)
     with context.Pool(processes, initializer=_remember, initargs=(barrier,)) as pool:
         work = [(peer, workload, str(directory), seconds, entries, seed) for seed in range(processes)]
