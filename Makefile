@@ -54,10 +54,12 @@ clean:
 # The stamps are as old as the pyproject.toml they were installed from.
 $(VENV)/.ready-demo: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[demo]'
+	@$(PY) -m compileall -q motoolsd client/motools
 	@touch $@
 
 $(VENV)/.ready-test: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[dev,demo]'
+	@$(PY) -m compileall -q motoolsd client/motools
 	@touch $@ $(VENV)/.ready-demo
 
 $(PY):
