@@ -169,24 +169,27 @@ class SyncCache(Client):
         if not is_alone:
             self._check_reentry()
         with self._lock:
+            key = None if call.make is None else self._keys.new()
             try:
                 self._owner = get_ident()
                 connection = self._connection
-                if connection is None or call.request is None or call.is_stream or not is_alone:
-                    return self._carry_out(call, started_s)
-                # What nearly always comes, by the shortest way: a read over an open connection. Eight processes on two
-                # cores find their caches cold at every call; each function that is not called counts.
+                if connection is None or call.is_stream or not is_alone:
+                    return self._carry_out(call, key, started_s)
+                # What nearly always comes, by the shortest way: an exchange over an open connection. Eight processes on
+                # two cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    reply = connection.exchange(call.request, self._timeout_s)
+                    reply = connection.exchange(call.request or call.request_for(key), self._timeout_s)
                     if type(reply) is call.expects:
                         return call.decode(reply)
                     raise refusal(reply)
                 except CacheError as error:
-                    return self._carry_out(call, started_s, error)
+                    return self._carry_out(call, key, started_s, error)
             except UNAVAILABLE as error:
                 return self._fall_back(call, error)
             finally:
                 self._owner = None
+                if key is not None:
+                    self._keys.done(key)
 
     def _check_reentry(self) -> None:
         """Raise where the lock would be waited for by the very thread that holds it."""
@@ -196,22 +199,17 @@ class SyncCache(Client):
             )
             raise CacheRequestError(message)
 
-    def _carry_out(self, call: Call[T], started_s: float, error: CacheError | None = None) -> T:
+    def _carry_out(self, call: Call[T], key: RequestKey | None, started_s: float, error: CacheError | None = None) -> T:
         """All attempts of a call; with `error`, those after a first one that failed."""
         recovery = Recovery(self._timeout_s, started_s, is_write=call.is_write)
-        key = self._keys.new() if call.is_write else None
-        try:
-            while True:
-                if error is not None:
-                    pause(recovery.after(error, monotonic_s()))
-                    key = None if key is None else self._keys.retry(key)
-                try:
-                    return self._attempt(call, key, recovery)
-                except CacheError as failed:
-                    error = failed
-        finally:
-            if key is not None:
-                self._keys.done(key)
+        while True:
+            if error is not None:
+                pause(recovery.after(error, monotonic_s()))
+                key = None if key is None else self._keys.retry(key)
+            try:
+                return self._attempt(call, key, recovery)
+            except CacheError as failed:
+                error = failed
 
     def _attempt(self, call: Call[T], key: RequestKey | None, recovery: Recovery) -> T:
         connection = self._connection
