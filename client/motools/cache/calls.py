@@ -195,20 +195,23 @@ def get_eval_log_paths(
 # Writes.
 
 
+def _storing(put: Callable[..., m.Request], provenance: Provenance, **fields: object) -> Call[None]:
+    def make(request_key: m.RequestKey) -> m.Request:
+        return put(request_key=request_key, labels=provenance.labels, version=provenance.version, **fields)
+
+    return Call(None, m.Stored, _nothing, None, make=make)
+
+
 def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str) -> Call[None]:
     """Remember a dataset's file id."""
     key, value = text(dataset_hash, "dataset_hash"), value_bytes(file_id, "file_id")
 
-    def make(request_key: m.RequestKey) -> m.Request:
-        return m.PutDataset(
-            request_key=request_key,
-            labels=provenance.labels,
-            version=provenance.version,
-            dataset_hash=key,
-            file_id=value,
-        )
-
-    return Call(None, m.Stored, _nothing, None, make=make)
+    return _storing(
+        m.PutDataset,
+        provenance,
+        dataset_hash=key,
+        file_id=value,
+    )
 
 
 def set_model_id(
@@ -218,18 +221,14 @@ def set_model_id(
     dataset, backend = text(dataset_hash, "dataset_hash"), text(backend_type, "backend_type")
     config_json, value = json_bytes(config, "config"), value_bytes(model_id, "model_id")
 
-    def make(request_key: m.RequestKey) -> m.Request:
-        return m.PutModel(
-            request_key=request_key,
-            labels=provenance.labels,
-            version=provenance.version,
-            dataset_hash=dataset,
-            config=config_json,
-            backend_type=backend,
-            model_id=value,
-        )
-
-    return Call(None, m.Stored, _nothing, None, make=make)
+    return _storing(
+        m.PutModel,
+        provenance,
+        dataset_hash=dataset,
+        config=config_json,
+        backend_type=backend,
+        model_id=value,
+    )
 
 
 def set_eval_log_paths(
@@ -249,18 +248,14 @@ def set_eval_log_paths(
     if len(logs) > m.KEYS_PER_REQUEST_MAX:
         raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_log_paths in one call")
 
-    def make(request_key: m.RequestKey) -> m.Request:
-        return m.PutEvals(
-            request_key=request_key,
-            labels=provenance.labels,
-            version=provenance.version,
-            model_id=model,
-            backend_type=backend,
-            kwargs=kwargs,
-            logs=logs,
-        )
-
-    return Call(None, m.Stored, _nothing, None, make=make)
+    return _storing(
+        m.PutEvals,
+        provenance,
+        model_id=model,
+        backend_type=backend,
+        kwargs=kwargs,
+        logs=logs,
+    )
 
 
 # Introspection and clearing.
