@@ -33,6 +33,7 @@ def run(
     seconds: Annotated[float, typer.Option(min=0.05, max=60, help="How long one peer works in one round.")] = 1.5,
     entries: Annotated[int, typer.Option(min=1, max=1_000_000, help="Entries before the start.")] = 1_000,
     processes: Annotated[list[int] | None, typer.Option(help="Process counts (8 and 32).")] = None,
+    workloads: Annotated[list[str] | None, typer.Option("--workload", help="hits, misses, writes (all).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: whether it works, not how fast.")] = False,
     output: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
 ) -> None:
@@ -42,7 +43,9 @@ def run(
     """
     if quick:
         rounds, seconds = 2, min(seconds, 0.5)
-    cases = [(workload, count) for count in processes or [8, 32] for workload in WORKLOADS]
+    if unknown := set(workloads or ()) - WORKLOADS.keys():
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(WORKLOADS)}")
+    cases = [(workload, count) for count in processes or [8, 32] for workload in workloads or WORKLOADS]
     with ExitStack() as stack:
         places = {peer.name: _prepare(peer, stack, entries) for peer in (make() for make in PEERS.values())}
         results = _run_rounds(cases, places, rounds=rounds, seconds=seconds, entries=entries)

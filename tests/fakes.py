@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
+import sqlite3
+import threading
 from collections.abc import Sequence
 
 import anyio
 
-from motoolsd.core.errors import StorageFailed
 from motoolsd.core.slots import Slots
 from motoolsd.engine.index import Index
+from motoolsd.store import commits
+from motoolsd.store.commits import Source
 from motoolsd.store.reads import Slice
 from motoolsd.store.store import Store
-from motoolsd.store.writes import BatchItem, CommitUnknown, Outcome
+from motoolsd.store.writes import BatchItem, Outcome
 from motoolsd.wire.keys import Kind
 from tests.samples import NOW
+
+GATE_TIMEOUT_S = 10.0
 
 
 class FakeClock:
@@ -55,6 +61,56 @@ class FakeClock:
         self._now_s = end_s
 
 
+class FailingConnection:
+    """A connection one of whose statements fails, once; a COMMIT after it was carried out: the disk went away."""
+
+    def __init__(self, raw: sqlite3.Connection, statement: str) -> None:
+        """Wrap a connection."""
+        self._raw = raw
+        self._statement: str | None = statement
+
+    def __getattr__(self, name: str) -> object:
+        """Everything else is the connection's own."""
+        return getattr(self._raw, name)
+
+    def execute(self, statement: str, parameters: object = ()) -> object:
+        """Execute, or fail."""
+        if statement != self._statement:
+            return self._raw.execute(statement, parameters)  # type: ignore[arg-type]
+        self._statement = None
+        if statement == "COMMIT":
+            self._raw.execute(statement)
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+class GatedSource:
+    """A source of batches that counts them and stops at the gates of its store. Fulfils store.commits.Source."""
+
+    def __init__(self, store: GatedStore, source: Source) -> None:
+        """Wrap a source."""
+        self._store = store
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+
+    def take(self) -> tuple[Sequence[BatchItem], str]:
+        """Take a batch, and hold it, as told."""
+        items, now = self._source.take()
+        if items:
+            self._store.batches.append(len(items))
+            self._loop.call_soon_threadsafe(self._store.begun.set)
+            self._wait(self._store.commit_gate)
+        return items, now
+
+    def done(self, outcomes: Sequence[Outcome]) -> None:
+        """Hold what became of a batch, as told."""
+        self._loop.call_soon_threadsafe(self._store.committed.set)
+        self._wait(self._store.shown_gate)
+        self._source.done(outcomes)
+
+    def _wait(self, gate: threading.Event | None) -> None:
+        assert gate is None or gate.wait(GATE_TIMEOUT_S), "nobody opened the gate"
+
+
 class GatedStore(Store):
     """The real store, whose commits can be held, counted and made to fail."""
 
@@ -67,7 +123,7 @@ class GatedStore(Store):
         gated.commit_gate = gated.shown_gate = None
         gated.begun = anyio.Event()
         gated.committed = anyio.Event()
-        gated.next_failure = None
+        gated.failing_statement = None
         gated.slice_gate = None
         gated.sliced = anyio.Event()
         gated.reopened = 0
@@ -75,35 +131,28 @@ class GatedStore(Store):
 
     batches: list[int]
     """Items of each transaction so far."""
-    commit_gate: anyio.Event | None
+    commit_gate: threading.Event | None
     """While set, a commit waits for it before it begins."""
-    shown_gate: anyio.Event | None
+    shown_gate: threading.Event | None
     """While set, a commit that is on disk already waits for it before the writer hears of it."""
     begun: anyio.Event
     committed: anyio.Event
-    next_failure: Exception | None
-    """Raised by the next commit, after it was applied (CommitUnknown) or instead of it (others)."""
+    failing_statement: str | None
+    """BEGIN IMMEDIATE or COMMIT: what fails next, once; a COMMIT after it was carried out."""
     slice_gate: anyio.Event | None
     """While set, a slice that was read already waits for it."""
     sliced: anyio.Event
     reopened: int
 
-    async def commit(self, items: Sequence[BatchItem], now: str) -> Sequence[Outcome]:
+    async def commit_waiting(self, source: Source) -> None:
         """Commit, as told."""
-        self.batches.append(len(items))
-        self.begun.set()
-        if self.commit_gate is not None:
-            await self.commit_gate.wait()
-        failure, self.next_failure = self.next_failure, None
-        if failure is not None and not isinstance(failure, CommitUnknown):
-            raise failure
-        outcomes = await super().commit(items, now)
-        self.committed.set()
-        if self.shown_gate is not None:
-            await self.shown_gate.wait()
-        if failure is not None:
-            raise failure
-        return outcomes
+        failing, self.failing_statement = self.failing_statement, None
+
+        def commit(raw: sqlite3.Connection, gated: GatedSource) -> None:
+            connection = raw if failing is None else FailingConnection(raw, failing)
+            commits.commit_waiting(connection, gated, self._database)  # type: ignore[arg-type]
+
+        await self._write(commit, GatedSource(self, source))
 
     async def slice(self, kind: Kind, after: int, limit: int) -> Slice:
         """Read a slice, and hold it, as told."""
@@ -117,11 +166,6 @@ class GatedStore(Store):
         """Count and reopen."""
         self.reopened += 1
         await super().reopen_writer()
-
-
-def unknown_outcome() -> CommitUnknown:
-    """What the store raises when COMMIT itself failed."""
-    return CommitUnknown(StorageFailed("the disk went away", outcome_known=False))
 
 
 def new_index_and_slots(entries_max: int = 1000) -> tuple[Index, Slots]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
+from collections import deque
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from motoolsd.store.writes import Applied, Outcome
+from motoolsd.store.store import Store
+from motoolsd.store.writes import Applied, BatchItem, Outcome
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Clear, ClearAll, PutDataset, PutEvals, PutModel, RequestKey
 
@@ -108,3 +111,28 @@ def query(database: str | Path, statement: str, *parameters: object) -> list[tup
 def make_old_database(database: str | Path) -> None:
     """A cache.db of the older package, with duplicates."""
     execute(database, OLD_DDL + OLD_ROWS)
+
+
+class Batches:
+    """Batches one after another, and what became of them. Fulfils store.commits.Source."""
+
+    def __init__(self, *batches: Sequence[BatchItem]) -> None:
+        """Queue batches."""
+        self._batches = deque(batches)
+        self.told: list[Sequence[Outcome]] = []
+
+    def take(self) -> tuple[Sequence[BatchItem], str]:
+        """The next batch."""
+        return (self._batches.popleft() if self._batches else ()), NOW
+
+    def done(self, outcomes: Sequence[Outcome]) -> None:
+        """Remember."""
+        self.told.append(outcomes)
+
+
+async def commit(store: Store, *items: BatchItem) -> Sequence[Outcome]:
+    """Commit one batch; what became of its items."""
+    source = Batches(items)
+    await store.commit_waiting(source)
+    (outcomes,) = source.told
+    return outcomes

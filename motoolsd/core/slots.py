@@ -2,7 +2,8 @@
 
 Layer: core. Imports wire.keys.
 Invariant: a slot's number changes in the same step in which a committed change of one of its keys becomes visible;
-between the start of the commit and that step the slot is *moving*, and nothing read from SQLite for it is shown.
+from the moment such a change is asked for until that step the slot is *moving*, and nothing read from SQLite for it is
+shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Slots:
     def __init__(self, base: int) -> None:
         """Start every slot at `base`; random, so that numbers of an earlier daemon do not come back."""
         self._numbers = array("Q", [base]) * SLOT_COUNT
-        self._moving: AbstractSet[int] = frozenset()
+        # How many changes under way touch a slot; those that touch all are counted apart.
+        self._moving: dict[int, int] = {}
+        self._all_moving = 0
 
     def number(self, slot: int) -> int:
         """The slot's number now."""
@@ -33,18 +36,29 @@ class Slots:
         return self._numbers[:]
 
     def is_moving(self, slot: int) -> bool:
-        """Whether a commit that touches the slot is under way."""
-        return slot in self._moving
+        """Whether a change that touches the slot is under way."""
+        return self._all_moving > 0 or slot in self._moving
 
     def begin(self, slots: AbstractSet[int]) -> None:
-        """Mark slots as moving, before COMMIT. One batch at a time."""
-        assert not self._moving, "only the writer moves slots, one batch at a time"
-        self._moving = slots
+        """Mark the slots of one change as moving, before its COMMIT; `finish` must follow."""
+        if slots is ALL:
+            self._all_moving += 1
+            return
+        for slot in slots:
+            self._moving[slot] = self._moving.get(slot, 0) + 1
 
-    def finish(self) -> None:
-        """Bump what was moving and let it stand: in the same step as the index changes."""
-        self.bump(self._moving)
-        self._moving = frozenset()
+    def finish(self, slots: AbstractSet[int]) -> None:
+        """Bump the slots of a change that began, and let them stand: in the same step as the index changes."""
+        self.bump(slots)
+        if slots is ALL:
+            assert self._all_moving > 0, "finish() without begin()"
+            self._all_moving -= 1
+            return
+        for slot in slots:
+            if (left := self._moving[slot] - 1) > 0:
+                self._moving[slot] = left
+            else:
+                del self._moving[slot]
 
     def bump(self, slots: AbstractSet[int]) -> None:
         """Change the numbers of slots."""
@@ -54,4 +68,4 @@ class Slots:
 
     def is_current(self, slot: int, number: int) -> bool:
         """Whether what was read after `number` was taken may be kept: the slot neither changed nor is changing."""
-        return self._numbers[slot] == number and slot not in self._moving
+        return self._numbers[slot] == number and not self.is_moving(slot)

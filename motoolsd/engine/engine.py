@@ -75,7 +75,9 @@ class Engine:
         values = self._index.find(request.kind, request.keys)
         if None in values and not self._index.is_complete:
             return None
-        self._count(request, values)
+        self._usage.count(request.kind, request.keys, values)
+        if self._usage.is_full:
+            self.flush_usage_nowait()
         return Found(values=values)
 
     async def lookup(self, request: Lookup) -> Found:

@@ -1,12 +1,13 @@
 """Commit everything that waits in one transaction.
 
 Layer: engine. Imports store and core; never server.
-Invariant: an acknowledged write is committed, indexed and stamped, in that order. Group commit after Gray and
-Reuter, "Transaction Processing" (1993): while one batch is on its way to the disk, the next one gathers.
+Invariant: an acknowledged write is committed, indexed and stamped, in that order. Two threads meet here: the writing
+connection's takes batches and tells what became of them; everything else, the showing of it included, is the loop's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.core.ports import Clock
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.index import Index
+from motoolsd.store.commits import CommitUnknown
 from motoolsd.store.store import Store
-from motoolsd.store.writes import Applied, BatchItem, CommitUnknown, Outcome, Usage
+from motoolsd.store.writes import Applied, BatchItem, Outcome, Usage
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, slot_of
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, RequestKey, WriteReply
 
@@ -34,10 +36,11 @@ Answer = Callable[[WriteReply | RequestError], None]
 
 
 class Waiting(NamedTuple):
-    """A write in the queue, and how its outcome is told. Telling must not raise and not block."""
+    """A write in the queue, how its outcome is told, and the slots that it moves. Telling must not raise or block."""
 
     item: BatchItem
     answer: Answer
+    slots: AbstractSet[int]
 
 
 class RequestOrder:
@@ -81,8 +84,11 @@ class Writer:
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._queue: deque[Waiting] = deque()
+        self._taken: deque[list[Waiting]] = deque()
         self._wake = anyio.Event()
-        self._settled = anyio.Event()
+        self._accepted = 0
+        self._shown = 0
+        self._settling: deque[tuple[int, anyio.Event]] = deque()
         self._space_callbacks: list[Callable[[], None]] = []
         self._order = RequestOrder()
         self._is_closed = False
@@ -114,7 +120,10 @@ class Writer:
             raise anyio.WouldBlock
         if not isinstance(item, Usage):
             self._order.check(item.request_key)
-        self._queue.append(Waiting(item, answer))
+        slots = touched_slots(item)
+        self._slots.begin(slots)
+        self._accepted += 1
+        self._queue.append(Waiting(item, answer, slots))
         self._wake.set()
 
     def when_space(self, callback: Callable[[], None]) -> None:
@@ -122,8 +131,11 @@ class Writer:
         self._space_callbacks.append(callback)
 
     async def wait_settled(self) -> None:
-        """Wait until the batch that is being committed, if any, is visible. Cancellation: leaves at once."""
-        await self._settled.wait()
+        """Wait until every write accepted so far is visible, or has failed. Cancellation: leaves at once."""
+        if self._shown < self._accepted:
+            settled = anyio.Event()
+            self._settling.append((self._accepted, settled))
+            await settled.wait()
 
     def close(self) -> None:
         """Take no more; `run` returns when the queue is empty."""
@@ -136,7 +148,6 @@ class Writer:
         Cancellation: between batches. A batch that has begun is committed, indexed and answered, because a cancelled
         awaiter does not stop the thread that writes.
         """
-        self._settled.set()
         while self._queue or not self._is_closed:
             if not self._queue:
                 self._wake = anyio.Event()
@@ -144,34 +155,45 @@ class Writer:
                 continue
             # The commit is shielded from end to end: without this, a cancelled writer would never notice.
             await anyio.lowlevel.checkpoint_if_cancelled()
-            await self._commit_next()
+            with anyio.CancelScope(shield=True):
+                await self._commit_waiting()
 
-    async def _commit_next(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
-        items = [waiting.item for waiting in batch]
-        with anyio.CancelScope(shield=True):
-            self._slots.begin(touched_slots(items))
-            self._settled = anyio.Event()
-            outcomes = await self._commit(items)
-            # From here to the last answer nothing awaits: whoever looks sees all of the batch, or nothing of it.
-            self._show(outcomes)
-            self._slots.finish()
-            self._settled.set()
-            self.commits += 1
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.answer(outcome.reply if isinstance(outcome, Applied) else outcome)
-        self._announce_space()
-
-    async def _commit(self, items: Sequence[BatchItem]) -> Sequence[Outcome]:
+    async def _commit_waiting(self) -> None:
         try:
-            return await self._store.commit(items, self._clock.utc_text())
+            await self._store.commit_waiting(_Batches(self._take, self._publish, self._clock))
         except CommitUnknown as error:
-            logger.error("commit of %d writes failed, outcome unknown: %s", len(items), error.failure.message)
+            logger.error("commit of %d writes failed, outcome unknown: %s", len(self._taken[0]), error.failure.message)
             await self._recover()
-            return [error.failure] * len(items)
+            self._publish([error.failure] * len(self._taken[0]))
         except RequestError as error:
-            logger.error("%d writes refused: %s", len(items), error.message)
-            return [error] * len(items)
+            # No connection: what waits now is refused, instead of being tried for ever.
+            self._publish([error] * len(self._take()))
+
+    def _take(self) -> list[BatchItem]:
+        """The next batch. Called in the connection's thread: a deque is safe to be used from both ends."""
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+        if batch:
+            self._taken.append(batch)
+        return [waiting.item for waiting in batch]
+
+    def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Show and answer the batch that was taken first."""
+        batch = self._taken.popleft()
+        # Nothing awaits here: whoever looks sees all of the batch, or nothing of it.
+        self._show(outcomes)
+        for waiting in batch:
+            self._slots.finish(waiting.slots)
+        self._shown += len(batch)
+        self.commits += 1
+        while self._settling and self._settling[0][0] <= self._shown:
+            self._settling.popleft()[1].set()
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                waiting.answer(outcome.reply)
+            else:
+                logger.error("a write was refused: %s", outcome.message)
+                waiting.answer(outcome)
+        self._announce_space()
 
     async def _recover(self) -> None:
         # What is on disk is not known: forget all, so that every lookup asks SQLite, and bump every slot.
@@ -201,23 +223,36 @@ class Writer:
                 callback()
 
 
-def touched_slots(items: Sequence[BatchItem]) -> AbstractSet[int]:
-    """The slots that a batch may change; all of them where the keys are not known before."""
-    slots: set[int] = set()
-    for item in items:
-        match item:
-            case PutDataset():
-                slots.add(slot_of(Kind.DATASET, item.dataset_hash))
-            case PutModel():
-                slots.add(slot_of(Kind.MODEL, model_key(item.dataset_hash, item.config.decode(), item.backend_type)))
-            case PutEvals():
-                kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
-                slots.update(
-                    slot_of(Kind.EVAL, eval_key(item.model_id, task_id, item.backend_type, kwargs_hash))
-                    for task_id in item.logs
-                )
-            case Usage():
-                pass
-            case _:
-                return ALL
-    return slots
+class _Batches:
+    """What the store takes batches from: lends its thread `take`, and brings outcomes to the loop's."""
+
+    def __init__(
+        self, take: Callable[[], list[BatchItem]], publish: Callable[[Sequence[Outcome]], None], clock: Clock
+    ) -> None:
+        self._take = take
+        self._publish = publish
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+
+    def take(self) -> tuple[Sequence[BatchItem], str]:
+        return self._take(), self._clock.utc_text()
+
+    def done(self, outcomes: Sequence[Outcome]) -> None:
+        self._loop.call_soon_threadsafe(self._publish, outcomes)
+
+
+def touched_slots(item: BatchItem) -> AbstractSet[int]:
+    """The slots that a write may change; all of them where the keys are not known before."""
+    match item:
+        case PutDataset():
+            return {slot_of(Kind.DATASET, item.dataset_hash)}
+        case PutModel():
+            return {slot_of(Kind.MODEL, model_key(item.dataset_hash, item.config.decode(), item.backend_type))}
+        case PutEvals():
+            kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
+            keys = (eval_key(item.model_id, task_id, item.backend_type, kwargs_hash) for task_id in item.logs)
+            return {slot_of(Kind.EVAL, key) for key in keys}
+        case Usage():
+            return set()
+        case _:
+            return ALL

@@ -75,7 +75,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes and answer what can be answered."""
-        self._session.receive_data(data)
+        if self._held is not None or self._out or not self._may_take():
+            self._session.receive_data(data)
+        elif (request := self._session.receive_request(data)) is not None:
+            self._answer(request)
+            return
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing here
@@ -160,6 +164,22 @@ class Connection(asyncio.Protocol):
         if self._is_draining:
             self._close_if_drained()
 
+    def _answer(self, request: RequestEnvelope) -> None:
+        """Carry out what nearly always comes, by the shortest way: one whole request, and nothing else under way.
+
+        Among many clients the processor's caches are cold at each request: every function that is not called counts.
+        """
+        try:
+            reply = self._dispatcher.dispatch(self, request.id, request.body)
+        except anyio.WouldBlock:
+            self._held = request
+            self._pump()
+            return
+        if reply is None:
+            self._outstanding += 1
+        elif self._transport is not None:
+            self._transport.write(encode_reply(request.id, reply))
+
     def _may_take(self) -> bool:
         return self._is_writable and self._outstanding < OUTSTANDING_MAX and not self._is_draining
 
@@ -208,7 +228,10 @@ class Connection(asyncio.Protocol):
 
     def _flush_and_pump(self) -> None:
         self._is_flush_due = False
-        self._pump()
+        self._flush()
+        # An answer makes room for what was held or left unread; nearly always there is nothing of that.
+        if self._held is not None or not self._is_reading or self._is_draining:
+            self._pump()
 
     def _flush(self) -> None:
         if self._out and self._transport is not None:

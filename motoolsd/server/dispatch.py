@@ -109,21 +109,18 @@ class Dispatcher:
             anyio.WouldBlock: the writer's queue is full: ask again when `when_space` calls.
         """
         try:
-            return self._dispatch(replier, request_id, body)
+            if type(body) is Lookup:
+                found = self._engine.lookup_nowait(body)
+                if found is None:
+                    self._start(replier, request_id, self._engine.lookup, body)
+                return found
+            if isinstance(body, _WRITES):
+                return self._submit(replier, request_id, body)
+            return self._dispatch_rare(replier, request_id, body)
         except anyio.WouldBlock:
             raise
         except Exception as error:  # noqa: BLE001 - one defect ends one request
             return _defect(request_id, error)
-
-    def _dispatch(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
-        if type(body) is Lookup:
-            found = self._engine.lookup_nowait(body)
-            if found is None:
-                self._start(replier, request_id, self._engine.lookup, body)
-            return found
-        if isinstance(body, _WRITES):
-            return self._submit(replier, request_id, body)
-        return self._dispatch_rare(replier, request_id, body)
 
     def when_space(self, callback: Callable[[], None]) -> None:
         """Call back once, when the writer takes requests again."""

@@ -1,6 +1,6 @@
 """The open database: one writer, some readers.
 
-Layer: store. Imports connection, migration, reads and writes.
+Layer: store. Imports commits, connection, reads and writes.
 Invariant: every method is one hop into one connection's thread; only the writer's methods change anything.
 """
 
@@ -16,10 +16,10 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from motoolsd.core.errors import RequestError
-from motoolsd.store import reads, writes
+from motoolsd.store import commits, reads, writes
+from motoolsd.store.commits import Source
 from motoolsd.store.connection import Connection, open_connection
 from motoolsd.store.reads import Filter, ListingPage, Slice
-from motoolsd.store.writes import BatchItem, Outcome
 from motoolsd.wire.keys import Kind
 
 logger = logging.getLogger(__name__)
@@ -47,18 +47,17 @@ class Store:
         self._returned_readers: MemoryObjectSendStream[Connection]
         self._returned_readers, self._idle_readers = anyio.create_memory_object_stream[Connection](READERS)
 
-    async def commit(self, items: Sequence[BatchItem], now: str) -> Sequence[Outcome]:
-        """Apply a batch in one transaction. Only the writer task calls this, shielded.
+    async def commit_waiting(self, source: Source) -> None:
+        """Commit what waits, batch after batch. Only the writer task calls this, shielded.
 
         Args:
-            items: writes in the order of their arrival.
-            now: the time stamp of their rows.
+            source: where batches come from, and who is told what became of them, both in the connection's thread.
 
         Raises:
-            RequestError: the transaction could not begin; nothing was applied.
-            CommitUnknown: COMMIT failed; call `reopen_writer` before anything else.
+            CommitUnknown: the COMMIT of the batch taken last failed; call `reopen_writer` before anything else.
+            RequestError: the connection cannot be opened again; nothing was taken.
         """
-        return await self._write(writes.commit_batch, items, now, self._database)
+        await self._write(commits.commit_waiting, source, self._database)
 
     async def forget_old_replies(self, now: str) -> None:
         """Drop stored replies that are older than any retry."""

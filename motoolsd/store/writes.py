@@ -1,8 +1,7 @@
-"""Writing: a batch of requests in one transaction, in the thread of the one writing connection.
+"""Writing: what each request of a batch changes, inside the transaction that `commits` has opened for it.
 
-Layer: store. Imports rows, reads and failures.
-Invariant: a batch commits as a whole; a request that fails inside it takes nothing of the others along. A reply is
-stored in the same transaction as its write.
+Layer: store. Imports puts, reads and rows.
+Invariant: a reply is stored in the same transaction as its write.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 import msgspec
 
 from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.store.failures import explain
 from motoolsd.store.puts import Puts, RowsStatement, StoredEntry
 from motoolsd.store.reads import key_cells
 from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
@@ -71,76 +69,13 @@ class ReusedNumber(sqlite3.IntegrityError):
     """A new request has the number of an old one: its client has a defect. It fails alone, and nothing of it stays."""
 
 
-class CommitUnknown(Exception):
-    """COMMIT failed: whether the batch is on disk is not known, and this connection is not to be used again."""
-
-    def __init__(self, failure: RequestError) -> None:
-        """Keep what every request of the batch is told."""
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-def commit_batch(
-    connection: sqlite3.Connection, items: Sequence[BatchItem], now: str, database: str
-) -> Sequence[Outcome]:
-    """Apply everything in one transaction.
-
-    Returns:
-        An outcome for each item, in order; a refused one stands beside applied ones.
+def apply_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now: str) -> list[Outcome]:
+    """Carry out everything inside the open transaction, replies included.
 
     Raises:
-        CommitUnknown: COMMIT itself failed.
-        sqlite3.Error: the transaction could not even begin; nothing was applied.
+        ReusedNumber: one of them has the number of an earlier one.
+        sqlite3.Error: one of them is at fault; the transaction is to be rolled back.
     """
-    _begin(connection)
-    try:
-        outcomes = _apply(connection, items, now)
-    except BaseException as error:
-        _roll_back(connection)
-        if not isinstance(error, sqlite3.Error):
-            raise
-        # One of them is at fault; which one shows when each has a transaction of its own. Too dear to be done always,
-        # and savepoints would not do: a full disk ends the whole transaction.
-        return [_commit_alone(connection, item, now, database) for item in items]
-    _commit(connection, database)
-    return outcomes
-
-
-def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, database: str) -> Outcome:
-    try:
-        _begin(connection)
-        (outcome,) = _apply(connection, [item], now)
-    except BaseException as error:
-        _roll_back(connection)
-        if not isinstance(error, sqlite3.Error):
-            raise
-        if isinstance(error, ReusedNumber) and not isinstance(item, Usage):
-            number = item.request_key.number
-            return RequestError(f"request number {number} was used before, and this is no retry of it")
-        return explain(error, database)
-    _commit(connection, database)
-    return outcome
-
-
-def _begin(connection: sqlite3.Connection) -> None:
-    _roll_back(connection)  # what a failed ROLLBACK left behind
-    connection.execute("BEGIN IMMEDIATE")
-
-
-def _commit(connection: sqlite3.Connection, database: str) -> None:
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise CommitUnknown(explain(error, database, outcome_known=False)) from error
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def _apply(connection: sqlite3.Connection, items: Sequence[BatchItem], now: str) -> list[Outcome]:
-    """Carry out everything inside the open transaction, replies included."""
     puts = Puts(connection, now)
     replies: list[tuple[object, ...]] = []
     outcomes: list[Outcome] = []

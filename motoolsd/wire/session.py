@@ -109,6 +109,25 @@ class ServerSession:
         if self.state is not State.CLOSED:
             self._frames.feed(data)
 
+    def receive_request(self, data: bytes) -> RequestEnvelope | None:
+        """Take bytes, and give the request if they are exactly that: one frame, and nothing before it.
+
+        The short way of a client that asks one thing at a time. On None, `next_event` goes on with the same bytes.
+        """
+        if (
+            self.state is State.OPEN
+            and self._frames.is_empty()
+            and HEADER_SIZE < len(data) <= REQUEST_SIZE_MAX
+            and HEADER.unpack_from(data)[0] == len(data) - HEADER_SIZE
+        ):
+            try:
+                return _request_decoder.decode(memoryview(data)[HEADER_SIZE:])
+            except _UNREADABLE:
+                # What is wrong with it is said by `next_event`.
+                pass
+        self.receive_data(data)
+        return None
+
     def next_event(self) -> RequestEnvelope | Refused | None:
         """The next request, a request to be refused, or None until more bytes come.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.wire.keys import SLOT_COUNT
 
@@ -21,17 +19,32 @@ def test_finish_bumps_what_was_moving() -> None:
     """After the change is visible, older numbers are out of date, and new ones hold."""
     slots = Slots(base=5)
     slots.begin({3})
-    slots.finish()
+    slots.finish({3})
     assert (slots.number(3), slots.number(4)) == (6, 5)
     assert slots.is_current(3, 6)
 
 
-def test_batches_move_one_after_another() -> None:
-    """There is one writer: a second batch under way is a bug of ours."""
+def test_slot_moves_until_the_last_of_its_changes_is_shown() -> None:
+    """Two writes that wait may touch one slot; the first one's end does not make what was read safe."""
     slots = Slots(base=0)
+    slots.begin({1, 2})
     slots.begin({1})
-    with pytest.raises(AssertionError, match="one batch"):
-        slots.begin({2})
+    slots.finish({1, 2})
+    assert (slots.is_moving(1), slots.is_moving(2)) == (True, False)
+    slots.finish({1})
+    assert not slots.is_moving(1)
+    assert (slots.number(1), slots.number(2)) == (2, 1)
+
+
+def test_change_of_all_slots_moves_each() -> None:
+    """While a table is being cleared every slot moves, those of other changes beyond its end."""
+    slots = Slots(base=0)
+    slots.begin({7})
+    slots.begin(ALL)
+    assert slots.is_moving(5)
+    slots.finish(ALL)
+    assert (slots.is_moving(5), slots.is_moving(7)) == (False, True)
+    assert slots.number(5) == 1
 
 
 def test_snapshot_does_not_follow() -> None:

@@ -24,6 +24,6 @@ def test_tiny_run_measures_every_peer(short_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(report.read_text())["results"]
     measured = {(result["workload"], result["peer"]) for result in results}
-    peers = ("older way", "older, journal", "motoolsd")
+    peers = ("older way", "older, WAL", "motoolsd")
     assert measured == {(workload, peer) for workload in ("hits", "misses", "writes") for peer in peers}
     assert all(result["samples"][0]["operations_per_s"] > 0 for result in results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import anyio
@@ -63,7 +64,7 @@ class Bench:
     def open_gates(self) -> None:
         """Hold nothing any more."""
         for name in ("commit_gate", "shown_gate", "slice_gate"):
-            gate: anyio.Event | None = getattr(self.store, name)
+            gate: anyio.Event | threading.Event | None = getattr(self.store, name)
             if gate is not None:
                 gate.set()
                 setattr(self.store, name, None)

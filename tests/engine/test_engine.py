@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sqlite3
+import threading
 from contextlib import closing
 from zlib import crc32
 
@@ -60,7 +61,7 @@ async def test_lookups_go_to_sqlite_when_memory_is_too_small(open_bench: OpenBen
 async def test_answer_from_sqlite_is_held_until_the_commit_is_visible(open_bench: OpenBench) -> None:
     """Else one client could see the new value, and another, later, the old one from memory."""
     async with open_bench(loaded=False) as bench:
-        bench.store.shown_gate = anyio.Event()
+        bench.store.shown_gate = threading.Event()
         bench.writer.submit_nowait(put_dataset("d", b"new"), lambda _: None)
         await bench.store.committed.wait()
         answers: list[bytes | None] = []
@@ -167,7 +168,7 @@ async def test_entry_that_shares_a_slot_with_a_write_is_still_loaded(
 async def test_loaded_row_whose_commit_is_not_visible_yet_is_held(open_bench: OpenBench) -> None:
     """What a load reads of a commit under way enters memory when everybody may see it, not before."""
     async with open_bench(loaded=False) as bench, anyio.create_task_group() as group:
-        bench.store.shown_gate = anyio.Event()
+        bench.store.shown_gate = threading.Event()
         bench.writer.submit_nowait(put_dataset("d", b"new"), lambda _: None)
         await bench.store.committed.wait()
         group.start_soon(bench.engine.load_index)
@@ -310,7 +311,7 @@ async def test_usage_waits_while_the_queue_is_full(open_bench: OpenBench, databa
         key = str(query(database, "SELECT cache_key FROM trained_models")[0][0])
         bench.peek("d")
         bench.peek(key, Kind.MODEL)
-        bench.store.commit_gate, bench.store.begun = anyio.Event(), anyio.Event()
+        bench.store.commit_gate, bench.store.begun = threading.Event(), anyio.Event()
         bench.writer.submit_nowait(put_dataset("taken"), lambda _: None)
         await bench.store.begun.wait()
         bench.writer.submit_nowait(put_dataset("waits"), lambda _: None)

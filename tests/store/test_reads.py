@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
+from motoolsd.store.commits import commit_batch
 from motoolsd.store.reads import FROM_START, Filter, key_cells, select_counts, select_page, select_slice, select_values
-from motoolsd.store.writes import commit_batch
 from motoolsd.wire.frames import FRAME_SIZE_MAX
 from motoolsd.wire.keys import Kind, eval_key
 from motoolsd.wire.messages import DatasetPage, WriteRequest

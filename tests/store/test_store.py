@@ -19,7 +19,7 @@ from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import Store, open_store
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared
-from tests.samples import NOW, applied, as_retry, clear, execute, put_dataset, query
+from tests.samples import applied, as_retry, clear, commit, execute, put_dataset, query
 
 
 def size_of(path: str) -> int:
@@ -34,7 +34,7 @@ def files_of(database: str) -> list[str]:
 
 async def test_what_was_committed_is_read(store: Store) -> None:
     """Values, slices, pages and counts see a commit as soon as it returned."""
-    await store.commit([put_dataset("d", b"file")], NOW)
+    await commit(store, put_dataset("d", b"file"))
     assert await store.values(Kind.DATASET, ["d", "e"]) == {"d": b"file"}
     assert (await store.slice(Kind.DATASET, FROM_START, 10)).entries == [("d", b"file")]
     page = await store.page(Kind.DATASET, Filter(), FROM_START, rows_max=10, size_bytes=1000)
@@ -46,10 +46,10 @@ async def test_retry_after_a_restart_is_answered_alike(database: str) -> None:
     """The reply stands in the database: a client may retry at the next daemon."""
     request = clear(Kind.DATASET)
     async with open_store(database, synchronous="FULL") as store:
-        await store.commit([put_dataset("a"), put_dataset("b"), request], NOW)
+        await commit(store, put_dataset("a"), put_dataset("b"), request)
     async with open_store(database, synchronous="FULL") as store:
-        await store.commit([put_dataset("c")], NOW)
-        (outcome,) = await store.commit([as_retry(request)], NOW)
+        await commit(store, put_dataset("c"))
+        (outcome,) = await commit(store, as_retry(request))
         assert applied(outcome).reply == Cleared(datasets=2)
         assert await store.counts() == {Kind.DATASET: 1, Kind.MODEL: 0, Kind.EVAL: 0}
 
@@ -57,7 +57,7 @@ async def test_retry_after_a_restart_is_answered_alike(database: str) -> None:
 async def test_closing_leaves_one_file(database: str) -> None:
     """After the last connection nothing but cache.db is left: the log is emptied and removed."""
     async with open_store(database, synchronous="FULL") as store:
-        await store.commit([put_dataset("a")], NOW)
+        await commit(store, put_dataset("a"))
         assert size_of(f"{database}-wal") > 0
     assert files_of(database) == ["cache.db"]
 
@@ -72,7 +72,7 @@ async def test_closing_ends_every_thread(database: str) -> None:
 
 async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
     """With `truncate`, the log's file is empty afterwards."""
-    await store.commit([put_dataset("a")], NOW)
+    await commit(store, put_dataset("a"))
     await store.checkpoint(truncate=False)
     await store.checkpoint(truncate=True)
     assert size_of(f"{database}-wal") == 0
@@ -81,7 +81,7 @@ async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
 async def test_own_commits_are_no_outside_change(store: Store) -> None:
     """The number is asked for on the writer's connection, where our own commits do not move it."""
     assert not await store.changed_outside()
-    await store.commit([put_dataset("a")], NOW)
+    await commit(store, put_dataset("a"))
     await store.checkpoint(truncate=True)
     assert not await store.changed_outside()
 
@@ -104,7 +104,7 @@ async def test_writer_is_reopened_by_whoever_needs_it(
     store: Store, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it cannot be opened again, requests fail with the reason, until it can; several at once open one."""
-    await store.commit([put_dataset("a")], NOW)
+    await commit(store, put_dataset("a"))
     opened: list[bool] = []
     real_open = open_connection
 
@@ -119,11 +119,11 @@ async def test_writer_is_reopened_by_whoever_needs_it(
     with pytest.raises(StorageFailed, match="no such luck"):
         await store.reopen_writer()
     with pytest.raises(StorageFailed, match="no such luck"):
-        await store.commit([put_dataset("b")], NOW)
+        await commit(store, put_dataset("b"))
     monkeypatch.setattr(store_module, "open_connection", count)
     async with anyio.create_task_group() as group:
         group.start_soon(store.changed_outside)
-        group.start_soon(store.commit, [put_dataset("c")], NOW)
+        group.start_soon(commit, store, put_dataset("c"))
         group.start_soon(lambda: store.checkpoint(truncate=False))
     assert opened == [False]
     assert set(await store.values(Kind.DATASET, ["a", "b", "c"])) == {"a", "c"}
@@ -134,7 +134,7 @@ async def test_reopening_waits_for_the_call_on_its_way(store: Store) -> None:
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             for number in range(20):
-                group.start_soon(store.commit, [put_dataset(f"d{number}")], NOW)
+                group.start_soon(commit, store, put_dataset(f"d{number}"))
                 group.start_soon(store.reopen_writer)
                 group.start_soon(store.changed_outside)
     assert (await store.counts())[Kind.DATASET] == 20
@@ -147,9 +147,9 @@ async def test_durability_takes_its_turn_with_commits(store: Store) -> None:
         return int(raw.execute("PRAGMA synchronous").fetchone()[0])
 
     async with anyio.create_task_group() as group:
-        group.start_soon(store.commit, [put_dataset("a")], NOW)
+        group.start_soon(commit, store, put_dataset("a"))
         group.start_soon(store.set_durability, "NORMAL")
-        group.start_soon(store.commit, [put_dataset("b")], NOW)
+        group.start_soon(commit, store, put_dataset("b"))
     assert await store._write(synchronous) == 1  # noqa: SLF001 - what is in force, not what was asked for
     await store.reopen_writer()
     assert await store._write(synchronous) == 1  # noqa: SLF001
@@ -164,10 +164,11 @@ async def test_locked_database_is_said(store: Store, database: str, monkeypatch:
     await store._write(short_wait)  # noqa: SLF001 - five seconds are too long for a test
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageFailed, match="end its transaction"):
-            await store.commit([put_dataset("a")], NOW)
+        (refused,) = await commit(store, put_dataset("a"))
+        assert isinstance(refused, StorageFailed)
+        assert "end its transaction" in refused.message
         other.execute("ROLLBACK")
-    applied((await store.commit([put_dataset("a")], NOW))[0])
+    applied((await commit(store, put_dataset("a")))[0])
 
 
 async def test_readers_go_on_while_the_writer_commits(store: Store) -> None:
@@ -211,7 +212,7 @@ async def test_log_that_cannot_be_emptied_does_not_keep_the_daemon_from_ending(
 
     with caplog.at_level(logging.ERROR):
         async with open_store(database, synchronous="FULL") as store:
-            await store.commit([put_dataset("a")], NOW)
+            await commit(store, put_dataset("a"))
             monkeypatch.setattr(store_module, "_checkpoint", fail)
     assert "was not emptied" in caplog.text
     assert threading.active_count() == before
@@ -221,7 +222,7 @@ async def test_log_that_cannot_be_emptied_does_not_keep_the_daemon_from_ending(
 async def test_killed_daemon_loses_nothing(database: str, tmp_path: Path) -> None:
     """What was committed is read from the log that a killed process left beside the database."""
     async with open_store(database, synchronous="FULL") as store:
-        await store.commit([put_dataset("a")], NOW)
+        await commit(store, put_dataset("a"))
         copy = tmp_path / "copy.db"
         for suffix in ("", "-wal"):
             shutil.copy(f"{database}{suffix}", f"{copy}{suffix}")

@@ -1,22 +1,17 @@
-"""A batch commits as a whole; a bad request in it fails alone; replies are stored with their writes."""
+"""Each request changes what it should, and its reply is stored with it."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-
-import pytest
 
 from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.store.commits import commit_batch
 from motoolsd.store.reads import select_values
 from motoolsd.store.writes import (
     FORGET_EVERY,
-    Applied,
     BatchItem,
-    CommitUnknown,
     Outcome,
     Usage,
-    commit_batch,
     forget_old_replies,
 )
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
@@ -51,69 +46,6 @@ def datasets(raw: sqlite3.Connection) -> dict[bytes, bytes]:
 def replies(raw: sqlite3.Connection) -> list[tuple[bytes, int]]:
     """Whose replies are stored."""
     return raw.execute("SELECT client, number FROM motoolsd_replies ORDER BY client, number").fetchall()
-
-
-@pytest.fixture
-def transactions(raw: sqlite3.Connection) -> Iterator[list[str]]:
-    """Every COMMIT and ROLLBACK of the connection, as they come."""
-    seen: list[str] = []
-
-    def trace(statement: str) -> None:
-        if statement in {"COMMIT", "ROLLBACK"}:
-            seen.append(statement)
-
-    raw.set_trace_callback(trace)
-    yield seen
-    raw.set_trace_callback(None)
-
-
-@pytest.fixture
-def picky(raw: sqlite3.Connection, database: str) -> sqlite3.Connection:
-    """A database that refuses the dataset 'bad'."""
-    execute(
-        database,
-        "CREATE TRIGGER picky BEFORE INSERT ON dataset_files WHEN NEW.dataset_hash = 'bad'"
-        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
-    )
-    return raw
-
-
-def test_batch_is_one_transaction(raw: sqlite3.Connection, transactions: list[str]) -> None:
-    """However many requests wait, the disk is waited for once."""
-    outcomes = commit(raw, put_dataset("a"), put_model(lr=1), put_evals({"t": b"log"}), clear(Kind.EVAL))
-    assert transactions == ["COMMIT"]
-    assert [applied(outcome).reply for outcome in outcomes] == [Stored(), Stored(), Stored(), Cleared(evals=1)]
-
-
-def test_bad_request_fails_alone(picky: sqlite3.Connection) -> None:
-    """Its batch mates are applied and answered as if it had not been there."""
-    good, bad, also_good = commit(picky, put_dataset("a"), put_dataset("bad"), put_dataset("b"))
-    assert applied(good).reply == applied(also_good).reply == Stored()
-    assert isinstance(bad, StorageFailed)
-    assert bad.outcome_known
-    assert "planted" in bad.message
-    assert datasets(picky).keys() == {b"a", b"b"}
-
-
-def test_failed_request_is_carried_out_when_it_is_retried(picky: sqlite3.Connection, database: str) -> None:
-    """A failure is not stored as a reply: once the cause is gone, the same request works."""
-    bad = put_dataset("bad")
-    commit(picky, put_dataset("a"), bad)
-    execute(database, "DROP TRIGGER picky;")
-    assert applied(commit(picky, as_retry(bad))[0]).reply == Stored()
-    assert b"bad" in datasets(picky)
-
-
-def test_failed_request_takes_nothing_along(picky: sqlite3.Connection, database: str) -> None:
-    """Of one request with several rows, either all are stored or none."""
-    execute(
-        database,
-        "CREATE TRIGGER picky_evals BEFORE INSERT ON eval_results WHEN NEW.task_id = 'bad'"
-        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
-    )
-    (outcome,) = commit(picky, put_evals({"good": b"1", "bad": b"2"}))
-    assert isinstance(outcome, StorageFailed)
-    assert picky.execute("SELECT count(*) FROM eval_results").fetchone() == (0,)
 
 
 def test_retry_is_applied_once_and_answered_alike(raw: sqlite3.Connection) -> None:
@@ -261,42 +193,3 @@ def test_usage_is_counted_without_touching_values(raw: sqlite3.Connection) -> No
     commit(raw, Usage(Kind.EVAL, {eval_key("m", "t", "b", None): 1}))
     row = raw.execute("SELECT hits, last_used_at, checksum IS NULL FROM dataset_files").fetchone()
     assert row == (5, NOW.encode(), 0)
-
-
-class FailingCommit:
-    """A connection whose COMMIT fails after it was carried out, as one whose disk goes away."""
-
-    def __init__(self, raw: sqlite3.Connection) -> None:
-        """Wrap a connection."""
-        self._raw = raw
-
-    def __getattr__(self, name: str) -> object:
-        """Everything else is the connection's own."""
-        return getattr(self._raw, name)
-
-    def execute(self, statement: str, parameters: object = ()) -> object:
-        """Execute, and fail after a COMMIT."""
-        cursor = self._raw.execute(statement, parameters)  # type: ignore[arg-type]
-        if statement == "COMMIT":
-            raise sqlite3.OperationalError("disk I/O error")
-        return cursor
-
-
-def test_failing_commit_is_an_unknown_outcome(raw: sqlite3.Connection) -> None:
-    """Whether the batch is on disk is not known: everybody in it is told so, and a retry finds what was stored."""
-    request = put_dataset("a")
-    with pytest.raises(CommitUnknown) as caught:
-        commit_batch(FailingCommit(raw), [request], NOW, "cache.db")  # type: ignore[arg-type]
-    assert caught.value.failure.detail == {"outcome_known": False}
-    assert applied(commit(raw, as_retry(request))[0]).stored == []
-    assert datasets(raw) == {b"a": b"file"}
-
-
-def test_defect_leaves_no_transaction_open(raw: sqlite3.Connection) -> None:
-    """An exception that is none of SQLite's rolls back and goes on up; the next batch works."""
-    usage = Usage(Kind.EVAL, {"no key of an evaluation": 1})
-    with pytest.raises(ValueError, match="not the key"):
-        commit(raw, put_dataset("a"), usage)
-    assert not raw.in_transaction
-    assert isinstance(commit(raw, put_dataset("b"))[0], Applied)
-    assert datasets(raw).keys() == {b"b"}

@@ -495,3 +495,43 @@ def test_short_way_leaves_everything_unusual_to_the_long_way() -> None:
         assert session.receive_reply(unusual) is None
         with pytest.raises(RemoteProtocolError):
             session.next_event()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 20])
+def test_short_way_of_the_daemon_gives_what_the_long_way_gives(size: int) -> None:
+    """A request that came whole is given at once; one that came in pieces, by `next_event`, and the next one again."""
+    session = greeted_server()
+    frame = bytes(encode_frame(RequestEnvelope(7, LOOKUP)))
+    assert session.receive_request(frame) == RequestEnvelope(7, LOOKUP)
+    assert session.receive_request(frame[:size]) is None
+    assert session.next_event() is None
+    assert session.receive_request(frame[size:]) is None
+    assert session.next_event() == RequestEnvelope(7, LOOKUP)
+    assert session.next_event() is None
+    assert session.receive_request(frame) == RequestEnvelope(7, LOOKUP)
+
+
+def test_short_way_of_the_daemon_leaves_everything_unusual_to_the_long_way() -> None:
+    """Two requests at once, a refused one, a greeting: `next_event` says what they are."""
+    frame = bytes(encode_frame(RequestEnvelope(1, LOOKUP)))
+    session = greeted_server()
+    assert session.receive_request(frame + frame) is None
+    assert [session.next_event(), session.next_event()] == [RequestEnvelope(1, LOOKUP)] * 2
+    unknown = msgspec.msgpack.encode([5, {"op": "dance"}])
+    assert session.receive_request(HEADER.pack(len(unknown)) + unknown) is None
+    assert isinstance(session.next_event(), Refused)
+    fresh = ServerSession()
+    assert fresh.receive_request(bytes(encode_frame(RequestEnvelope(0, HELLO)))) is None
+    assert fresh.next_event() == RequestEnvelope(0, HELLO)
+    session.close()
+    assert session.receive_request(frame) is None
+    assert session.next_event() is None
+
+
+def greeted_server() -> ServerSession:
+    """A daemon's session after the greeting."""
+    session = ServerSession()
+    session.receive_data(bytes(encode_frame(RequestEnvelope(0, HELLO))))
+    session.next_event()
+    session.welcome(version="0", pid=1, started_by="command")
+    return session

@@ -8,6 +8,7 @@ interrupted one's.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import weakref
 
@@ -34,6 +35,7 @@ from motoolsd.wire.messages import (
     ReplyEnvelope,
     Request,
     Welcome,
+    Write,
 )
 from motoolsd.wire.session import ClientSession
 from motoolsd.wire.version import __version__
@@ -86,6 +88,8 @@ class BlockingConnection:
         self._socket = connected
         self._timeout_s = timeout_s
         self._session = ClientSession()
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
         # Also runs when nobody closed it: a client that is forgotten gives no warning.
         self._finalizer = weakref.finalize(self, connected.close)
         try:
@@ -123,6 +127,8 @@ class BlockingConnection:
             self._socket.sendall(frame)
             if len(frame) > UNBLOCKED_SIZE_BYTES:
                 self._set_timeout_until(deadline_s)
+            if isinstance(request, Write):
+                self._await_disk(deadline_s)
             # Nearly always one read brings the whole reply.
             if data := self._socket.recv(RECEIVE_SIZE_BYTES):
                 if (reply := session.receive_reply(data)) is not None:
@@ -167,6 +173,17 @@ class BlockingConnection:
             # It ended before it answered.
             pass
         self.close()
+
+    def _await_disk(self, deadline_s: float) -> None:
+        """Wait for an answer that takes the disk's time, without being woken in between.
+
+        Whoever blocks in recv() is also woken when the daemon takes the request out of the socket: both wait in one
+        queue. A lookup's answer follows at once, but a write would wake up for nothing, and take the processor from the
+        daemon. poll() is woken by what it waits for.
+        """
+        left_s = deadline_s - monotonic_s()
+        if left_s <= 0 or not self._poll.poll(left_s * 1000):
+            raise BlockingIOError
 
     def _receive(self, deadline_s: float) -> Reply:
         """Read until the reply is there, each time for as long as the reads before it have left."""

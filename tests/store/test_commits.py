@@ -1,0 +1,190 @@
+"""A batch commits as a whole; a bad request in it fails alone; nobody is told before the COMMIT."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from motoolsd.core.errors import StorageFailed
+from motoolsd.store import commits
+from motoolsd.store.commits import CommitUnknown, commit_batch, commit_waiting
+from motoolsd.store.writes import Applied, BatchItem, Outcome, Usage, apply_batch
+from motoolsd.wire.keys import Kind
+from motoolsd.wire.messages import Cleared, Stored
+from tests.fakes import FailingConnection
+from tests.samples import NOW, Batches, applied, as_retry, clear, execute, put_dataset, put_evals, put_model
+
+
+def commit(raw: sqlite3.Connection, *items: BatchItem) -> list[Outcome]:
+    """Commit a batch."""
+    return list(commit_batch(raw, items, NOW, "cache.db"))
+
+
+def datasets(raw: sqlite3.Connection) -> dict[bytes, bytes]:
+    """All datasets."""
+    return dict(raw.execute("SELECT dataset_hash, file_id FROM dataset_files").fetchall())
+
+
+@pytest.fixture
+def transactions(raw: sqlite3.Connection) -> Iterator[list[str]]:
+    """Every COMMIT and ROLLBACK of the connection, as they come."""
+    seen: list[str] = []
+
+    def trace(statement: str) -> None:
+        if statement in {"COMMIT", "ROLLBACK"}:
+            seen.append(statement)
+
+    raw.set_trace_callback(trace)
+    yield seen
+    raw.set_trace_callback(None)
+
+
+@pytest.fixture
+def picky(raw: sqlite3.Connection, database: str) -> sqlite3.Connection:
+    """A database that refuses the dataset 'bad'."""
+    execute(
+        database,
+        "CREATE TRIGGER picky BEFORE INSERT ON dataset_files WHEN NEW.dataset_hash = 'bad'"
+        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
+    )
+    return raw
+
+
+def test_batch_is_one_transaction(raw: sqlite3.Connection, transactions: list[str]) -> None:
+    """However many requests wait, the disk is waited for once."""
+    outcomes = commit(raw, put_dataset("a"), put_model(lr=1), put_evals({"t": b"log"}), clear(Kind.EVAL))
+    assert transactions == ["COMMIT"]
+    assert [applied(outcome).reply for outcome in outcomes] == [Stored(), Stored(), Stored(), Cleared(evals=1)]
+
+
+def test_bad_request_fails_alone(picky: sqlite3.Connection) -> None:
+    """Its batch mates are applied and answered as if it had not been there."""
+    good, bad, also_good = commit(picky, put_dataset("a"), put_dataset("bad"), put_dataset("b"))
+    assert applied(good).reply == applied(also_good).reply == Stored()
+    assert isinstance(bad, StorageFailed)
+    assert bad.outcome_known
+    assert "planted" in bad.message
+    assert datasets(picky).keys() == {b"a", b"b"}
+
+
+def test_failed_request_is_carried_out_when_it_is_retried(picky: sqlite3.Connection, database: str) -> None:
+    """A failure is not stored as a reply: once the cause is gone, the same request works."""
+    bad = put_dataset("bad")
+    commit(picky, put_dataset("a"), bad)
+    execute(database, "DROP TRIGGER picky;")
+    assert applied(commit(picky, as_retry(bad))[0]).reply == Stored()
+    assert b"bad" in datasets(picky)
+
+
+def test_failed_request_takes_nothing_along(picky: sqlite3.Connection, database: str) -> None:
+    """Of one request with several rows, either all are stored or none."""
+    execute(
+        database,
+        "CREATE TRIGGER picky_evals BEFORE INSERT ON eval_results WHEN NEW.task_id = 'bad'"
+        " BEGIN SELECT RAISE(ABORT, 'planted'); END;",
+    )
+    (outcome,) = commit(picky, put_evals({"good": b"1", "bad": b"2"}))
+    assert isinstance(outcome, StorageFailed)
+    assert picky.execute("SELECT count(*) FROM eval_results").fetchone() == (0,)
+
+
+def test_failing_commit_is_an_unknown_outcome(raw: sqlite3.Connection) -> None:
+    """Whether the batch is on disk is not known: everybody in it is told so, and a retry finds what was stored."""
+    request = put_dataset("a")
+    with pytest.raises(CommitUnknown) as caught:
+        commit_batch(FailingConnection(raw, "COMMIT"), [request], NOW, "cache.db")  # type: ignore[arg-type]
+    assert caught.value.failure.detail == {"outcome_known": False}
+    assert applied(commit(raw, as_retry(request))[0]).stored == []
+    assert datasets(raw) == {b"a": b"file"}
+
+
+def test_defect_leaves_no_transaction_open(raw: sqlite3.Connection) -> None:
+    """An exception that is none of SQLite's rolls back and goes on up; the next batch works."""
+    usage = Usage(Kind.EVAL, {"no key of an evaluation": 1})
+    with pytest.raises(ValueError, match="not the key"):
+        commit(raw, put_dataset("a"), usage)
+    assert not raw.in_transaction
+    assert isinstance(commit(raw, put_dataset("b"))[0], Applied)
+    assert datasets(raw).keys() == {b"b"}
+
+
+class Diary(Batches):
+    """Batches that write down when one was told of, beside what the connection did."""
+
+    def __init__(self, diary: list[str], *batches: Sequence[BatchItem]) -> None:
+        """Write into the list of a connection's transactions."""
+        super().__init__(*batches)
+        self._diary = diary
+
+    def done(self, outcomes: Sequence[Outcome]) -> None:
+        """Write it down."""
+        self._diary.append("told")
+        super().done(outcomes)
+
+
+def test_batch_is_told_of_after_its_commit_and_before_the_next(
+    raw: sqlite3.Connection, transactions: list[str]
+) -> None:
+    """Telling falls into the time in which the disk is busy with the next batch; the last is told of at once."""
+    source = Diary(transactions, [put_dataset("a"), put_dataset("b")], [put_dataset("c")], [put_dataset("d")])
+    commit_waiting(raw, source, "cache.db")
+    assert transactions == ["COMMIT", "told", "COMMIT", "told", "COMMIT", "told"]
+    assert [len(outcomes) for outcomes in source.told] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "slow", [clear(Kind.MODEL), Usage(Kind.MODEL, {"k": 1}), put_evals({f"t{n}": b"1" for n in range(100)})]
+)
+def test_nobody_waits_for_the_statements_of_a_slow_request(
+    raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, slow: BatchItem
+) -> None:
+    """What is committed is told of before a table is cleared, which may take seconds."""
+    seen: list[int] = []
+    source = Batches([put_dataset("a")], [slow])
+
+    def apply(connection: sqlite3.Connection, items: Sequence[BatchItem], now: str) -> list[Outcome]:
+        seen.append(len(source.told))
+        return apply_batch(connection, items, now)
+
+    monkeypatch.setattr(commits, "apply_batch", apply)
+    commit_waiting(raw, source, "cache.db")
+    assert seen == [0, 1]
+
+
+def test_transaction_that_cannot_begin_is_refused_alone(raw: sqlite3.Connection) -> None:
+    """The batch before it is told of, the batch after it is committed."""
+    source = Batches([put_dataset("a")], [put_dataset("b")])
+    commit_waiting(FailingConnection(raw, "BEGIN IMMEDIATE"), source, "cache.db")  # type: ignore[arg-type]
+    (refused,), (good,) = source.told
+    assert isinstance(refused, StorageFailed)
+    assert refused.outcome_known
+    assert applied(good).reply == Stored()
+    assert datasets(raw) == {b"b": b"file"}
+
+
+def test_unknown_commit_leaves_its_own_batch_untold(raw: sqlite3.Connection) -> None:
+    """What was committed before it is told of; the thread takes nothing after it."""
+
+    class Second(FailingConnection):
+        def execute(self, statement: str, parameters: object = ()) -> object:
+            if statement == "COMMIT" and not datasets(raw).keys() >= {b"b"}:
+                return raw.execute(statement)
+            return super().execute(statement, parameters)
+
+    source = Batches([put_dataset("a")], [put_dataset("b")], [put_dataset("c")])
+    with pytest.raises(CommitUnknown):
+        commit_waiting(Second(raw, "COMMIT"), source, "cache.db")  # type: ignore[arg-type]
+    assert len(source.told) == 1
+    assert datasets(raw).keys() == {b"a", b"b"}
+
+
+def test_stay_in_the_thread_is_bounded(raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under constant writes others have their turn on the connection; what was committed is told of before."""
+    monkeypatch.setattr(commits, "BURST_BATCHES_MAX", 2)
+    source = Batches(*([put_dataset(name)] for name in "abc"))
+    commit_waiting(raw, source, "cache.db")
+    assert len(source.told) == 2
+    commit_waiting(raw, source, "cache.db")
+    assert len(source.told) == 3
