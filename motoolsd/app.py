@@ -7,6 +7,7 @@ periodic tasks: what is inside ends before what it stands on.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -173,6 +174,8 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
     def on_ready() -> None:
         serving = (__version__, parts.directory.path, os.getpid(), SQLITE_VERSION)
         logger.info("motoolsd %s serves %s, pid %d, SQLite %s", *serving)
+        # What is there now stays for good: the collector need not look at it again at each of its rounds.
+        gc.freeze()
         readiness.say_ready()
 
     await parts.store.forget_old_replies(parts.clock.utc_text())

@@ -40,6 +40,10 @@ class Registry(Protocol):
         """Count it out."""
         ...
 
+    def flush_soon(self, connection: Connection) -> None:
+        """Call its `flush` when this step of the loop is over."""
+        ...
+
 
 class Connection(asyncio.Protocol):
     """An asyncio Protocol that answers inside `data_received` whatever memory can answer."""
@@ -50,7 +54,6 @@ class Connection(asyncio.Protocol):
         self._dispatcher = dispatcher
         self._session = ServerSession()
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
         self._out: list[bytearray] = []
         self._out_size = 0
         self._is_flush_due = False
@@ -112,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._put_out(encode_reply(request_id, body))
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._loop.call_soon(self._flush_and_pump)
+            self._registry.flush_soon(self)
 
     def finish(self, request_id: int, body: Reply) -> None:
         """Send the reply that ends a request."""
@@ -226,7 +229,8 @@ class Connection(asyncio.Protocol):
         self._awaits_space = False
         self._pump()
 
-    def _flush_and_pump(self) -> None:
+    def flush(self) -> None:
+        """Send the replies of this wake-up, and go on with what waited for one of them."""
         self._is_flush_due = False
         self._flush()
         # An answer makes room for what was held or left unread; nearly always there is nothing of that.

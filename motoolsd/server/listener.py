@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 
 import anyio
@@ -45,6 +46,7 @@ class Listener:
         self._connections_max = connections_max
         self._monotonic_s = monotonic_s
         self._connections: set[Connection] = set()
+        self._unflushed: list[Connection] = []
         self._all_gone = anyio.Event()
         self._all_gone.set()
         self._idle_since_s = monotonic_s()
@@ -85,6 +87,22 @@ class Listener:
         if not self._connections:
             self._idle_since_s = self._monotonic_s()
             self._all_gone.set()
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush a connection when this step of the loop is over; all of them in one callback."""
+        if not self._unflushed:
+            asyncio.get_running_loop().call_soon(self._flush_all)
+        self._unflushed.append(connection)
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = deque(self._unflushed), []
+        try:
+            while unflushed:
+                unflushed.popleft().flush()
+        finally:
+            # A defect of one connection is not the others' end.
+            for connection in unflushed:
+                self.flush_soon(connection)
 
     async def serve(
         self,

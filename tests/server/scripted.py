@@ -105,6 +105,10 @@ class Guests:
         """Count."""
         self.left += 1
 
+    def flush_soon(self, connection: Connection) -> None:
+        """Call back when this step of the loop is over."""
+        asyncio.get_running_loop().call_soon(connection.flush)
+
 
 class ScriptedDispatcher(Dispatcher):
     """Answers lookups at once, keeps other requests open, and is full when told so."""

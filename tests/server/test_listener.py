@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -143,3 +144,26 @@ async def test_client_that_never_reads_does_not_hold_others_up(serve: Serve) -> 
             assert isinstance(await other.ask(lookup()), Found)
         for _ in range(100):
             await lazy.receive()
+
+
+async def test_defect_of_one_connection_keeps_no_reply_from_the_others(serve: Serve) -> None:
+    """All replies of one step leave in one callback; each must, whatever becomes of the others."""
+    flushed: list[str] = []
+
+    class Stub:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def flush(self) -> None:
+            flushed.append(self.name)
+            if self.name == "broken":
+                raise RuntimeError(self.name)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: flushed.append(str(type(context["exception"]))))
+    async with serve() as served:
+        for name in ("first", "broken", "last"):
+            served.listener.flush_soon(Stub(name))  # type: ignore[arg-type]
+        while "last" not in flushed:
+            await anyio.lowlevel.checkpoint()
+    assert flushed == ["first", "broken", "<class 'RuntimeError'>", "last"]
