@@ -26,6 +26,7 @@ from motoolsd.adapters.clock import SystemClock
 from motoolsd.adapters.directory import CacheDirectory, open_directory
 from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
+from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.socket import open_listener, peer_credentials
 from motoolsd.core.errors import RequestError
@@ -142,6 +143,7 @@ class Parts(NamedTuple):
     clock: SystemClock
     writer: Writer
     engine: Engine
+    processes: SystemProcesses
     listener: Listener
     running: Running
 
@@ -159,15 +161,26 @@ def _build(
     slots = Slots(secrets.randbits(62))
     writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
     files = DirectoryTree(directory)
-    engine = Engine(store=store, index=index, slots=slots, writer=writer, files=files, settings=settings)
+    processes = SystemProcesses()
+    engine = Engine(
+        store=store,
+        index=index,
+        slots=slots,
+        writer=writer,
+        files=files,
+        settings=settings,
+        processes=processes,
+        clock=clock,
+        host=host_name(),
+    )
     listener = Listener(
-        peer_uid=lambda connection: peer_credentials(connection).uid,
+        peer_of=peer_credentials,
         connections_max=_connections_max(settings),
         started_by=options.started_by,
         monotonic_s=clock.monotonic_s,
     )
     running = Running(directory, listener, settings, options)
-    return Parts(directory, lock, store, settings, options, clock, writer, engine, listener, running)
+    return Parts(directory, lock, store, settings, options, clock, writer, engine, processes, listener, running)
 
 
 async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
@@ -179,6 +192,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         readiness.say_ready()
 
     await parts.store.forget_old_replies(parts.clock.utc_text())
+    parts.engine.claims.start(*await parts.store.leases())
     async with anyio.create_task_group() as writing:
         writing.start_soon(parts.writer.run)
         async with anyio.create_task_group() as requests:
@@ -194,6 +208,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
                 )
                 periodic.cancel_scope.cancel()
             requests.cancel_scope.cancel()
+        parts.processes.close()
         parts.engine.flush_usage_nowait()
         parts.writer.close()
 
@@ -203,15 +218,25 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     interval_s = settings.watch_interval_s
     group.start_soon(_watch_signals, running, Reloading(parts))
     group.start_soon(engine.run_loader)
+    group.start_soon(engine.claims.run_expiry)
     group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, _abandon)
     group.start_soon(run_edit_watch, engine, clock, interval_s)
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
     group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
     if running.idle_timeout_s:
-        idle = parts.listener
         group.start_soon(
-            run_idle_watch, lambda: idle.idle_s, clock, lambda: running.idle_timeout_s, interval_s, running.request_stop
+            run_idle_watch,
+            lambda: _idle_s(parts),
+            clock,
+            lambda: running.idle_timeout_s,
+            interval_s,
+            running.request_stop,
         )
+
+
+def _idle_s(parts: Parts) -> float:
+    """Seconds since anybody needed the daemon: a job that computes needs it, though it says nothing for hours."""
+    return 0.0 if parts.engine.claims.held else parts.listener.idle_s
 
 
 def _abandon(reason: str) -> None:

@@ -7,10 +7,11 @@ import heapq
 import itertools
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
+from motoolsd.core.leases import Process
 from motoolsd.core.slots import Slots
 from motoolsd.engine.index import Index
 from motoolsd.store import commits
@@ -59,6 +60,44 @@ class FakeClock:
             woken.set()
             await anyio.wait_all_tasks_blocked()
         self._now_s = end_s
+
+
+class FakeProcesses:
+    """Processes that live until a test ends them. Fulfils core.ports.Processes."""
+
+    def __init__(self) -> None:
+        """Nobody is watched."""
+        self.watched: dict[Process, Callable[[Process], None]] = {}
+        self.ended: set[int] = set()
+
+    def identify(self, pid: int) -> Process | None:
+        """Every pid is a process, but those that ended."""
+        return None if pid in self.ended else Process(pid, 7 if pid else 0, "boot")
+
+    def command(self, pid: int) -> str:
+        """Named after its pid."""
+        return f"job {pid}"
+
+    def is_alive(self, process: Process) -> bool:
+        """Whether no test has ended it."""
+        return process.pid not in self.ended
+
+    def watch(self, process: Process, on_end: Callable[[Process], None]) -> None:
+        """Remember whom to tell."""
+        if process.is_visible:
+            self.watched.setdefault(process, on_end)
+
+    def unwatch(self, process: Process) -> None:
+        """Forget it."""
+        self.watched.pop(process, None)
+
+    def end(self, pid: int) -> None:
+        """Let a process end."""
+        self.ended.add(pid)
+        for process, on_end in list(self.watched.items()):
+            if process.pid == pid:
+                del self.watched[process]
+                on_end(process)
 
 
 class FailingConnection:

@@ -6,6 +6,7 @@ Invariant: each class has one ErrorCode; text and attributes are all that reache
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from motoolsd.wire.errors import ErrorCode
@@ -87,3 +88,31 @@ class AlreadyRunning(StartFailed):
         """Name the directory and, as far as known, its owner."""
         super().__init__(f"{directory} is served by another daemon already ({owner})")
         self.owner = owner
+
+
+class StaleLease(RequestError):
+    """The lease was lost meanwhile: another value may stand, or somebody else computes."""
+
+    code = ErrorCode.STALE_LEASE
+
+    def __init__(self, key: str, value: str | None = None) -> None:
+        """Name the key, and the value that stands, if there is one."""
+        stands = "no value stands" if value is None else f"the value that stands is {value!r}"
+        super().__init__(f"the lease of {key} is no longer yours; {stands}, and yours was not stored", value=value)
+
+
+class ClaimDeadlock(RequestError):
+    """Waiting would never end."""
+
+    code = ErrorCode.CLAIM_DEADLOCK
+
+    def __init__(self, keys: Sequence[str], *, is_own: bool) -> None:
+        """Name the keys."""
+        named = ", ".join(keys[:5])
+        reason = (
+            "this thread or task holds it already, in an outer block"
+            if is_own
+            else "whoever holds it waits for what this thread or task holds"
+        )
+        remedy = "Claim all keys in one call, or leave the outer block first"
+        super().__init__(f"claiming {named} would never end: {reason}. {remedy}")

@@ -14,12 +14,14 @@ import anyio
 import msgspec
 
 from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.core.ports import FileTree
+from motoolsd.core.ports import Clock, FileTree, Processes
 from motoolsd.core.settings import Settings
 from motoolsd.core.slots import ALL, Slots
+from motoolsd.engine.claims import Claims
 from motoolsd.engine.index import Index
 from motoolsd.engine.usage import UsageCounts
 from motoolsd.engine.writer import Answer, Writer
+from motoolsd.store.puts import put_keys
 from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import Store
 from motoolsd.wire.keys import Kind, slot_of
@@ -32,10 +34,12 @@ from motoolsd.wire.messages import (
     ListEntries,
     Lookup,
     ModelPage,
+    Put,
     PutEvals,
     PutModel,
     Sizes,
     Stats,
+    WriteReply,
     WriteRequest,
 )
 
@@ -44,6 +48,9 @@ logger = logging.getLogger(__name__)
 READ_ATTEMPTS = 3
 """Reads of SQLite for one lookup, when commits keep changing its slot; then the last one stands: it began after the
 lookup did, so it is as good an answer as any."""
+
+SETTLE_ATTEMPTS = 1000
+"""Looks at keys before a claim, while others write them."""
 
 _CLEAR_FILTERS = {Kind.DATASET: {"keys"}, Kind.MODEL: {"keys", "model_ids"}, Kind.EVAL: {"model_ids", "task_ids"}}
 _LIST_FILTERS = {Kind.DATASET: set[str](), Kind.MODEL: {"model_id"}, Kind.EVAL: {"model_id", "task_id"}}
@@ -54,7 +61,17 @@ class Engine:
     """What the daemon can do, over the open store."""
 
     def __init__(
-        self, *, store: Store, index: Index, slots: Slots, writer: Writer, files: FileTree, settings: Settings
+        self,
+        *,
+        store: Store,
+        index: Index,
+        slots: Slots,
+        writer: Writer,
+        files: FileTree,
+        settings: Settings,
+        processes: Processes,
+        clock: Clock,
+        host: str,
     ) -> None:
         """Wire up; nothing starts here."""
         self._store = store
@@ -64,6 +81,7 @@ class Engine:
         self._settings = settings
         self._usage = UsageCounts(settings.usage_entries_max)
         self.writer = writer
+        self.claims = Claims(writer=writer, processes=processes, clock=clock, values=self.standing_values, host=host)
 
     @property
     def entries(self) -> int:
@@ -124,7 +142,54 @@ class Engine:
             anyio.WouldBlock: the queue is full; see `Writer.when_space`.
         """
         _check_write(request)
+        # Whether a lease still counts is decided on disk, in the transaction that stores its value.
+        is_fulfilling = isinstance(request, Put) and request.token > 0
+        if self.claims.held and not is_fulfilling:
+            self._submit_over_leases(request, answer)
+            return
         self.writer.submit_nowait(request, answer)
+
+    def _submit_over_leases(self, request: WriteRequest, answer: Answer) -> None:
+        """Queue a write that wins over whoever computes what it stores or removes."""
+        keys = put_keys(request) if isinstance(request, Put) else self.claims.matching(request)
+        if not self.writer.has_room(2):
+            raise anyio.WouldBlock
+        given_way = self.claims.give_way(keys)
+
+        def tell(outcome: WriteReply | RequestError) -> None:
+            if isinstance(outcome, RequestError):
+                self.claims.restore_rows(given_way)
+            elif not isinstance(request, Put):
+                self.claims.revoke(given_way)
+            answer(outcome)
+
+        try:
+            self.writer.submit_nowait(request, tell)
+        except RequestError:
+            self.claims.restore_rows(given_way)
+            raise
+
+    async def standing_values(self, kind: Kind, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys, as they stand at the moment of the return: no change of them is under way then.
+
+        Raises:
+            RequestError: a key is none of ours, the database cannot be read, or the keys change all the time.
+        """
+        slots = [slot_of(kind, key) for key in keys]
+        for _ in range(SETTLE_ATTEMPTS):
+            if any(map(self._slots.is_moving, slots)):
+                await self.writer.wait_settled()
+                continue
+            values = self._index.find(kind, keys)
+            if None not in values or self._index.is_complete:
+                self._count(Lookup(kind=kind, keys=list(keys)), values)
+                return values
+            numbers = [self._slots.number(slot) for slot in slots]
+            read = await self._read(Lookup(kind=kind, keys=list(keys)))
+            if all(map(self._slots.is_current, slots, numbers)):
+                return [read.get(key) for key in keys]
+        message = "these keys are written all the time: try again"
+        raise StorageFailed(message)
 
     async def list_entries(self, request: ListEntries) -> AsyncGenerator[EntryPage, None]:
         """Pages of a listing, the last one marked.
@@ -250,6 +315,9 @@ class Engine:
 
 
 def _check_write(request: WriteRequest) -> None:
+    if isinstance(request, PutEvals) and request.token and len(request.logs) != 1:
+        message = "a lease is for one key: with a token, exactly one log is stored"
+        raise RequestError(message)
     if request.request_key.lowest_open > request.request_key.number:
         message = "lowest_open is above the request's own number: its reply could not be kept for a retry"
         raise RequestError(message)

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextvars import copy_context
 from typing import NamedTuple
 
 import anyio
@@ -22,9 +23,11 @@ from motoolsd.core.ports import Clock
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.index import Index
 from motoolsd.store.commits import CommitUnknown
+from motoolsd.store.leases import LeaseChange
+from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
-from motoolsd.store.writes import Applied, BatchItem, Outcome, Usage
-from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, slot_of
+from motoolsd.store.writes import INTERNAL, Applied, BatchItem, Outcome, Usage
+from motoolsd.wire.keys import slot_of
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, RequestKey, WriteReply
 
 logger = logging.getLogger(__name__)
@@ -92,6 +95,8 @@ class Writer:
         self._space_callbacks: list[Callable[[], None]] = []
         self._order = RequestOrder()
         self._is_closed = False
+        self.on_shown: Callable[[Applied], None] = lambda _: None
+        """Told of each write when it has become visible, before its own answer."""
         self.commits = 0
         """Transactions committed so far; lets the checkpoint task see whether the daemon is idle."""
 
@@ -104,6 +109,10 @@ class Writer:
     def queue_depth(self) -> int:
         """Writes that wait."""
         return len(self._queue)
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many writes may be submitted now."""
+        return len(self._queue) + count <= self._queue_max
 
     def submit_nowait(self, item: BatchItem, answer: Answer) -> None:
         """Queue a write; `answer` is called once, from the loop, when it is committed or has failed.
@@ -118,7 +127,7 @@ class Writer:
             raise StorageFailed(message)
         if self.is_full:
             raise anyio.WouldBlock
-        if not isinstance(item, Usage):
+        if not isinstance(item, INTERNAL):
             self._order.check(item.request_key)
         slots = touched_slots(item)
         self._slots.begin(slots)
@@ -189,6 +198,7 @@ class Writer:
             self._settling.popleft()[1].set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Applied):
+                self.on_shown(outcome)
                 waiting.answer(outcome.reply)
             else:
                 logger.error("a write was refused: %s", outcome.message)
@@ -233,26 +243,22 @@ class _Batches:
         self._publish = publish
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        # The writer's: that of its thread does not say under which event loop a callback runs, and anyio asks for it.
+        self._context = copy_context()
 
     def take(self) -> tuple[Sequence[BatchItem], str]:
         return self._take(), self._clock.utc_text()
 
     def done(self, outcomes: Sequence[Outcome]) -> None:
-        self._loop.call_soon_threadsafe(self._publish, outcomes)
+        self._loop.call_soon_threadsafe(self._publish, outcomes, context=self._context)
 
 
 def touched_slots(item: BatchItem) -> AbstractSet[int]:
     """The slots that a write may change; all of them where the keys are not known before."""
     match item:
-        case PutDataset():
-            return {slot_of(Kind.DATASET, item.dataset_hash)}
-        case PutModel():
-            return {slot_of(Kind.MODEL, model_key(item.dataset_hash, item.config.decode(), item.backend_type))}
-        case PutEvals():
-            kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
-            keys = (eval_key(item.model_id, task_id, item.backend_type, kwargs_hash) for task_id in item.logs)
-            return {slot_of(Kind.EVAL, key) for key in keys}
-        case Usage():
+        case PutDataset() | PutModel() | PutEvals():
+            return {slot_of(kind, key) for kind, key in put_keys(item)}
+        case Usage() | LeaseChange():
             return set()
         case _:
             return ALL

@@ -58,6 +58,8 @@ class Connection(asyncio.Protocol):
         self._out_size = 0
         self._is_flush_due = False
         self._outstanding = 0
+        self.peer_pid = 0
+        """The process at the other end; the registry sets it."""
         self._held: RequestEnvelope | Refused | None = None
         self._awaits_space = False
         self._is_reading = True
@@ -94,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._is_writable = True
         self._writable.set()
         self._registry.leave(self)
+        self._dispatcher.connection_lost(self)
 
     def pause_writing(self) -> None:
         """The client does not read: take nothing more from it."""
@@ -121,6 +124,13 @@ class Connection(asyncio.Protocol):
         """Send the reply that ends a request."""
         self._outstanding -= 1
         self.reply(request_id, body)
+
+    def count_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        """Take a request that waits for somebody else's work out of the outstanding ones, or in again."""
+        self._outstanding += -1 if is_waiting else 1
+        if self._transport is not None and not self._is_flush_due:
+            self._is_flush_due = True
+            self._registry.flush_soon(self)
 
     async def wait_writable(self) -> None:
         """Wait until the client has read enough.

@@ -21,6 +21,8 @@ from motoolsd.engine.engine import Engine
 from motoolsd.store.connection import SQLITE_VERSION
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import (
+    BreakLease,
+    Claim,
     Clear,
     ClearAll,
     Drain,
@@ -30,11 +32,15 @@ from motoolsd.wire.messages import (
     GetStats,
     GetStatus,
     Hello,
+    JoinLease,
     ListEntries,
+    ListLeases,
     Lookup,
     PutDataset,
     PutEvals,
     PutModel,
+    RecordFailure,
+    Release,
     Reply,
     Request,
     Status,
@@ -50,12 +56,18 @@ _WRITES = (PutDataset, PutModel, PutEvals, Clear, ClearAll)
 class Replier(Protocol):
     """Where replies go: a connection."""
 
+    peer_pid: int
+
     def reply(self, request_id: int, body: Reply) -> None:
         """Send one reply; after the connection's end it does nothing."""
         ...
 
     def finish(self, request_id: int, body: Reply) -> None:
         """Send the reply that ends a request."""
+        ...
+
+    def count_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        """Take a request that waits for somebody else's work out of the outstanding ones, or in again."""
         ...
 
     async def wait_writable(self) -> None:
@@ -142,6 +154,10 @@ class Dispatcher:
         match body:
             case ListEntries():
                 self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.list_entries(body))
+            case ListLeases():
+                self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.claims.list_leases())
+            case Claim() | Release() | RecordFailure() | JoinLease() | BreakLease():
+                return self._dispatch_claim(replier, request_id, body)
             case GetStats():
                 self._start(replier, request_id, self._engine.stats)
             case GetSizes():
@@ -157,6 +173,31 @@ class Dispatcher:
             case _:
                 raise AssertionError(body)
         return None
+
+    def _dispatch_claim(
+        self, replier: Replier, request_id: int, body: Claim | Release | RecordFailure | JoinLease | BreakLease
+    ) -> Reply | None:
+        claims = self._engine.claims
+        match body:
+            case Claim():
+                arguments = (body, replier.peer_pid, replier, replier.count_waiting)
+                self._start(replier, request_id, claims.claim, *arguments)
+            case Release():
+                self._start(replier, request_id, claims.release, body)
+            case RecordFailure():
+                self._start(replier, request_id, claims.fail, body)
+            case BreakLease():
+                self._start(replier, request_id, claims.break_lease, body)
+            case JoinLease():
+                try:
+                    return claims.join(body.claim_id, replier.peer_pid)
+                except RequestError as error:
+                    return error.to_failure()
+        return None
+
+    def connection_lost(self, replier: Replier) -> None:
+        """A connection ended: what waited on it for somebody else's work waits no more."""
+        self._engine.claims.connection_lost(replier)
 
     def _status(self) -> Status:
         return Status(

@@ -12,6 +12,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
@@ -23,13 +24,27 @@ from motoolsd.wire.messages import Failure
 logger = logging.getLogger(__name__)
 
 
+class Peer(Protocol):
+    """The process at the other end, as the kernel saw it connect."""
+
+    @property
+    def pid(self) -> int:
+        """0: it cannot be seen from here."""
+        ...
+
+    @property
+    def uid(self) -> int:
+        """Its user."""
+        ...
+
+
 class Listener:
     """The open connections. Fulfils the registry of `Connection`."""
 
     def __init__(
         self,
         *,
-        peer_uid: Callable[[socket.socket], int],
+        peer_of: Callable[[socket.socket], Peer],
         connections_max: int,
         started_by: str,
         monotonic_s: Callable[[], float],
@@ -37,12 +52,12 @@ class Listener:
         """Wire up.
 
         Args:
-            peer_uid: who is at the other end of a socket.
+            peer_of: who is at the other end of a socket.
             connections_max: connections beyond it are closed at once; their clients try again.
             started_by: what clients are told.
             monotonic_s: the clock for idleness.
         """
-        self._peer_uid = peer_uid
+        self._peer_of = peer_of
         self._connections_max = connections_max
         self._monotonic_s = monotonic_s
         self._connections: set[Connection] = set()
@@ -65,15 +80,16 @@ class Listener:
     def admit(self, connection: Connection, transport: asyncio.Transport) -> Failure | None:
         """Count a new connection in, or say why it is to be closed."""
         try:
-            uid = self._peer_uid(transport.get_extra_info("socket"))
+            peer = self._peer_of(transport.get_extra_info("socket"))
         except OSError:
             return Failure(code=ErrorCode.PEER_REFUSED, message="the client is gone")
-        if uid != os.geteuid():
-            logger.warning("a connection of uid %d was refused: this cache belongs to uid %d", uid, os.geteuid())
+        if peer.uid != os.geteuid():
+            logger.warning("a connection of uid %d was refused: this cache belongs to uid %d", peer.uid, os.geteuid())
             return Failure(code=ErrorCode.PEER_REFUSED, message="another user")
         if len(self._connections) >= self._connections_max:
             logger.warning("more than %d connections: one was closed", self._connections_max)
             return Failure(code=ErrorCode.BUSY, message="too many connections")
+        connection.peer_pid = peer.pid
         self._connections.add(connection)
         if self._all_gone.is_set():
             self._all_gone = anyio.Event()

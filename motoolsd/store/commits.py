@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from motoolsd.core.errors import RequestError
 from motoolsd.store.failures import explain
-from motoolsd.store.writes import BatchItem, Outcome, ReusedNumber, Usage, apply_batch
+from motoolsd.store.leases import LeaseChange
+from motoolsd.store.writes import INTERNAL, BatchItem, Outcome, ReusedNumber, apply_batch
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel
 
 BURST_BATCHES_MAX: Final = 64
@@ -121,7 +122,9 @@ def commit_batch(
 
 def _is_quick(item: BatchItem) -> bool:
     """Whether others may wait for its statements: those that clear a table may take seconds."""
-    return isinstance(item, PutDataset | PutModel) or (isinstance(item, PutEvals) and len(item.logs) <= QUICK_ROWS_MAX)
+    if isinstance(item, PutEvals):
+        return len(item.logs) <= QUICK_ROWS_MAX
+    return isinstance(item, PutDataset | PutModel | LeaseChange)
 
 
 def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, database: str) -> Outcome:
@@ -132,7 +135,7 @@ def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, dat
         _roll_back(connection)
         if not isinstance(error, sqlite3.Error):
             raise
-        if isinstance(error, ReusedNumber) and not isinstance(item, Usage):
+        if isinstance(error, ReusedNumber) and not isinstance(item, INTERNAL):
             number = item.request_key.number
             return RequestError(f"request number {number} was used before, and this is no retry of it")
         return explain(error, database)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from motoolsd.core.errors import CorruptDatabase, SchemaTooNew
 from motoolsd.store.connection import open_raw
 from motoolsd.store.failures import corrupt, explained
-from motoolsd.store.schema import MIGRATIONS, OLD_TABLES, SCHEMA_VERSION, TABLES_NOW, VERSION_0
+from motoolsd.store.schema import MIGRATIONS, OLD_TABLES, SCHEMA_VERSION, TABLES_OF, VERSION_0
 
 QUICK_CHECK_SIZE_MAX_BYTES = 64 * 1024 * 1024
 """Larger files are checked row by row as they are read: a full check would hold up the start for seconds."""
@@ -120,7 +120,7 @@ def _quick_check(connection: sqlite3.Connection, database: str) -> None:
 
 def _check_columns(connection: sqlite3.Connection, database: str, version: int, tables: frozenset[str]) -> None:
     # An old file may lack a table that was never used; it is added. A file of ours has them all.
-    wanted = {table: OLD_TABLES[table] for table in tables & OLD_TABLES.keys()} if version == 0 else TABLES_NOW
+    wanted = {table: OLD_TABLES[table] for table in tables & OLD_TABLES.keys()} if version == 0 else TABLES_OF[version]
     for table, needed in wanted.items():
         columns = {row[1].decode(errors="replace") for row in connection.execute(f"PRAGMA table_info({table})")}
         if missing := needed - columns:

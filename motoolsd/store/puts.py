@@ -78,6 +78,20 @@ _EVALS = RowsStatement(
 )
 
 
+def put_keys(item: PutDataset | PutModel | PutEvals) -> list[tuple[Kind, str]]:
+    """The keys that a request stores values under."""
+    match item:
+        case PutDataset():
+            return [(Kind.DATASET, item.dataset_hash)]
+        case PutModel():
+            return [(Kind.MODEL, model_key(item.dataset_hash, item.config.decode(), item.backend_type))]
+        case PutEvals():
+            kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
+            return [
+                (Kind.EVAL, eval_key(item.model_id, task_id, item.backend_type, kwargs_hash)) for task_id in item.logs
+            ]
+
+
 class Puts:
     """The entries of one batch, until they are flushed."""
 

@@ -79,15 +79,22 @@ def _sound(kind: Kind, key: str, value: bytes, checksum: bytes | float | None) -
     return False
 
 
+def select_value(connection: sqlite3.Connection, kind: Kind, key: str) -> bytes | None:
+    """The value of a key, if it has a sound row."""
+    row = connection.execute(_ONE_ROW[kind], key_cells(kind, key)).fetchone()
+    if row is None or not _sound(kind, key, bytes_of(row[0]), row[1]):
+        return None
+    return bytes_of(row[0])
+
+
 def select_values(connection: sqlite3.Connection, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
     """The values of those keys that have a sound row."""
     found: dict[str, bytes] = {}
     connection.execute("BEGIN")
     try:
         for key in keys:
-            row = connection.execute(_ONE_ROW[kind], key_cells(kind, key)).fetchone()
-            if row is not None and _sound(kind, key, bytes_of(row[0]), row[1]):
-                found[key] = bytes_of(row[0])
+            if (value := select_value(connection, kind, key)) is not None:
+                found[key] = value
     finally:
         if connection.in_transaction:  # a failing disk ends it by itself
             connection.execute("ROLLBACK")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 OLD_TABLES: Final[dict[str, frozenset[str]]] = {
     "dataset_files": frozenset({"dataset_hash", "file_id"}),
@@ -60,11 +60,15 @@ def _names(columns: tuple[str, ...]) -> frozenset[str]:
     return frozenset(column.split()[0] for column in columns)
 
 
-TABLES_NOW: Final[dict[str, frozenset[str]]] = {
+_TABLES_1: Final[dict[str, frozenset[str]]] = {
     **{table: columns | _names(_NEW_COLUMNS[table]) for table, columns in OLD_TABLES.items()},
     "motoolsd_replies": _names(_REPLY_COLUMNS) | {"applied_at"},
 }
-"""Every table of `SCHEMA_VERSION`, and the columns each must have: a version number alone proves nothing."""
+TABLES_OF: Final[dict[int, dict[str, frozenset[str]]]] = {
+    1: _TABLES_1,
+    2: {**_TABLES_1, "motoolsd_leases": frozenset({"token", "kind", "key", "lease"})},
+}
+"""Every table of each version, and the columns each must have: a version number alone proves nothing."""
 
 
 def _add_columns(table: str) -> tuple[str, ...]:
@@ -117,5 +121,13 @@ VERSION_1: Final = (
     ),
 )
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1}
+VERSION_2: Final = (
+    # Who computes what, over a restart of the daemon. AUTOINCREMENT remembers the largest token there ever was.
+    (
+        "CREATE TABLE motoolsd_leases (token INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, key TEXT NOT NULL,"
+        " lease BLOB NOT NULL, UNIQUE (kind, key))"
+    ),
+)
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2}
 """Statements that lead to a version from the one before."""

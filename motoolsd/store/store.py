@@ -1,6 +1,6 @@
 """The open database: one writer, some readers.
 
-Layer: store. Imports commits, connection, reads and writes.
+Layer: store. Imports commits, connection, leases and reads.
 Invariant: every method is one hop into one connection's thread; only the writer's methods change anything.
 """
 
@@ -16,9 +16,11 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from motoolsd.core.errors import RequestError
+from motoolsd.core.leases import Lease
 from motoolsd.store import commits, reads, writes
 from motoolsd.store.commits import Source
 from motoolsd.store.connection import Connection, open_connection
+from motoolsd.store.leases import select_leases
 from motoolsd.store.reads import Filter, ListingPage, Slice
 from motoolsd.wire.keys import Kind
 
@@ -107,6 +109,10 @@ class Store:
     async def page(self, kind: Kind, only: Filter, after: int, *, rows_max: int, size_bytes: int) -> ListingPage:
         """Rows for a listing, after a row number."""
         return await self._read(reads.select_page, kind, only, after, rows_max=rows_max, size_bytes=size_bytes)
+
+    async def leases(self) -> tuple[list[Lease], int]:
+        """All leases, and the largest token there ever was."""
+        return await self._read(select_leases)
 
     async def counts(self) -> dict[Kind, int]:
         """How many rows each kind has."""

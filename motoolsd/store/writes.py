@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.store.puts import Puts, RowsStatement, StoredEntry
-from motoolsd.store.reads import key_cells
+from motoolsd.core.errors import RequestError, StaleLease, StorageFailed
+from motoolsd.store.leases import LeaseChange, apply_lease_change, take_lease
+from motoolsd.store.puts import Puts, RowsStatement, StoredEntry, put_keys
+from motoolsd.store.reads import key_cells, select_value
 from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
     Clear,
     ClearAll,
     Cleared,
+    Put,
+    PutDataset,
+    PutEvals,
+    PutModel,
     RequestKey,
     Stored,
     WriteReply,
@@ -43,7 +49,9 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     emptied: tuple[Kind, ...] = ()
 
 
-BatchItem = WriteRequest | Usage
+BatchItem = WriteRequest | Usage | LeaseChange
+INTERNAL: Final = (Usage, LeaseChange)
+"""Writes without a client, and so without a reply to store."""
 Outcome = Applied | RequestError
 
 _reply_encoder = msgspec.msgpack.Encoder()
@@ -83,9 +91,16 @@ def apply_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now:
         if isinstance(item, Usage):
             outcomes.append(_count_use(connection, item, now))
             continue
+        if isinstance(item, LeaseChange):
+            apply_lease_change(connection, item)
+            outcomes.append(Applied(reply=Stored()))
+            continue
         key = item.request_key
         if key.is_retry and (reply := _stored_reply(connection, key)) is not None:
             outcomes.append(_answer_again(reply))
+            continue
+        if isinstance(item, Put) and item.token and not _take_lease(connection, item):
+            outcomes.append(_stale(connection, item, puts))
             continue
         applied = _carry_out(connection, item, puts)
         replies.append((key.client, key.number, _reply_encoder.encode(applied.reply), now))
@@ -98,6 +113,19 @@ def apply_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now:
         raise ReusedNumber from error
     _forget_replies(connection, items, outcomes)
     return outcomes
+
+
+def _take_lease(connection: sqlite3.Connection, item: PutDataset | PutModel | PutEvals) -> bool:
+    ((kind, key),) = put_keys(item)
+    return take_lease(connection, kind, key, item.token)
+
+
+def _stale(connection: sqlite3.Connection, item: PutDataset | PutModel | PutEvals, puts: Puts) -> StaleLease:
+    """The refusal of a value whose lease was lost, with the value that stands."""
+    puts.flush()
+    ((kind, key),) = put_keys(item)
+    value = select_value(connection, kind, key)
+    return StaleLease(key, None if value is None else value.decode("utf-8", "backslashreplace"))
 
 
 def _stored_reply(connection: sqlite3.Connection, key: RequestKey) -> bytes | None:
@@ -130,7 +158,7 @@ def _forget_replies(connection: sqlite3.Connection, items: Sequence[BatchItem], 
     """Drop what no retry can ask for any more; now and then, because each is a statement."""
     lowest: dict[bytes, int] = {}
     for item, outcome in zip(items, outcomes, strict=True):
-        if not isinstance(item, Usage) and isinstance(outcome, Applied):
+        if not isinstance(item, INTERNAL) and isinstance(outcome, Applied):
             key = item.request_key
             if key.number % FORGET_EVERY:
                 continue

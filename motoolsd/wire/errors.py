@@ -36,6 +36,10 @@ class ErrorCode(StrEnum):
     """There is no cache in that directory."""
     NOT_RUNNING = "not_running"
     """The daemon could not start, or ended while starting."""
+    STALE_LEASE = "stale_lease"
+    """The lease was lost before the value came."""
+    CLAIM_DEADLOCK = "claim_deadlock"
+    """Waiting for the key would never end."""
 
 
 class ProtocolError(Exception):

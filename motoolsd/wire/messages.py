@@ -18,7 +18,7 @@ from motoolsd.wire.keys import Kind
 PROTOCOL = 1
 """Raised only when an older side would misread a message; additions are announced by feature names."""
 
-FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain")
+FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain", "lease")
 
 OUTSTANDING_MAX = 128
 """Requests that one connection may have open: the daemon stops reading above it, a client does not send."""
@@ -83,6 +83,9 @@ class Put(Write, frozen=True, kw_only=True):
 
     labels: dict[str, str] = {}
     version: str | None = None
+    token: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """The fencing token of the lease that this fulfils: stored only while it counts. 0: a plain put, which always wins.
+    One with a token stores exactly one entry."""
 
 
 class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
@@ -130,6 +133,60 @@ class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
     """Remove every entry of every kind, in one transaction."""
 
 
+ClaimId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Random: names one claim, so that asking again after a lost connection gives the same answer."""
+
+
+class Claim(Message, tag="claim", frozen=True, kw_only=True):
+    """Ask for values, and for the leases of those that are missing. Who asks is known from the socket."""
+
+    claim_id: ClaimId
+    context: Annotated[bytes, Meta(min_length=1, max_length=64)]
+    """Names the thread or task, among all of all processes: what waits there cannot go on with what it holds."""
+    kind: Kind
+    keys: Annotated[list[Text], Meta(min_length=1, max_length=KEYS_PER_REQUEST_MAX)]
+    wait: bool = False
+    """Whether to answer only when at least one key has a value, a lease or a failure; such a request may stay open for
+    hours, and does not count among the outstanding ones."""
+    takes_over: bool = False
+    """Whether to have the lease after a failure was recorded, instead of the failure."""
+
+
+class Release(Message, tag="release", frozen=True, kw_only=True):
+    """Give a claim up: it waits no more, and its leases go to the next. Harmless when repeated."""
+
+    claim_id: ClaimId
+
+
+class RecordFailure(Message, tag="fail", frozen=True, kw_only=True):
+    """Give a lease up because the computation failed, and say why to those who wait."""
+
+    kind: Kind
+    key: Text
+    token: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    reason: Text
+    retry_after_s: Annotated[float, Meta(ge=0)] | None = None
+    """For how long later claims get the failure too; None: only those that wait now."""
+    is_retry: bool = False
+
+
+class JoinLease(Message, tag="join", frozen=True, kw_only=True):
+    """Let the leases of a claim last until the asking process has ended too."""
+
+    claim_id: ClaimId
+
+
+class BreakLease(Message, tag="break_lease", frozen=True, kw_only=True):
+    """Take the lease of a key away from whoever holds it."""
+
+    key: Text
+    kind: Kind | None = None
+
+
+class ListLeases(Message, tag="list_leases", frozen=True, kw_only=True):
+    """Stream all leases, the oldest first."""
+
+
 class ListEntries(Message, tag="list", frozen=True, kw_only=True):
     """Stream the entries of one kind in the order in which they were first stored."""
 
@@ -174,6 +231,43 @@ class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     evals: int = 0
 
 
+class LeaseRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Who computes a key."""
+
+    kind: Kind
+    key: str
+    pid: int
+    """0: a process of another PID namespace."""
+    host: str
+    command: str
+    """Its command line, as it was when it claimed."""
+    since: str
+    token: int
+    waiters: int = 0
+
+
+class KeyState(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How a claimed key stands: the first of these that is there."""
+
+    value: bytes | None = None
+    token: int = 0
+    """The lease is the claim's own; above 0."""
+    failure: str | None = None
+    holder: LeaseRow | None = None
+
+
+class Claimed(Message, tag="claimed", frozen=True, kw_only=True):
+    """The state of each key of a Claim, in its order."""
+
+    states: list[KeyState]
+
+
+class Released(Message, tag="released", frozen=True, kw_only=True):
+    """How many leases were given up, joined or broken."""
+
+    count: int = 0
+
+
 class Page(Message, frozen=True, kw_only=True):
     """A part of a stream; `is_last` ends it."""
 
@@ -196,6 +290,12 @@ class EvalPage(Page, tag="eval_page", frozen=True, kw_only=True):
     """Some evaluations."""
 
     items: list[EvalRow]
+
+
+class LeasePage(Page, tag="lease_page", frozen=True, kw_only=True):
+    """Some leases."""
+
+    items: list[LeaseRow]
 
 
 class Size(Struct, frozen=True, gc=False):
@@ -256,6 +356,12 @@ Request = (
     | PutEvals
     | Clear
     | ClearAll
+    | Claim
+    | Release
+    | RecordFailure
+    | JoinLease
+    | BreakLease
+    | ListLeases
     | ListEntries
     | GetStats
     | GetSizes
@@ -272,6 +378,9 @@ Reply = (
     | DatasetPage
     | ModelPage
     | EvalPage
+    | Claimed
+    | Released
+    | LeasePage
     | Sizes
     | Stats
     | Status

@@ -18,6 +18,7 @@ from motoolsd.wire.messages import (
     OPERATIONS,
     OUTSTANDING_MAX,
     PROTOCOL,
+    Claim,
     Failure,
     Hello,
     OperationName,
@@ -196,21 +197,22 @@ def _explain_unreadable(frame: memoryview, error: BaseException) -> Refused:
 class ClientSession:
     """A client's end: greets, sends requests, matches replies to them."""
 
-    __slots__ = ("_frames", "_next_id", "_open", "outstanding_max", "peer", "state")
+    __slots__ = ("_frames", "_next_id", "_open", "_uncounted", "outstanding_max", "peer", "state")
 
     def __init__(self) -> None:
         """Nothing sent yet."""
         self._frames = FrameBuffer()
         self._next_id = 1
         self._open: set[int] = set()
+        self._uncounted: set[int] = set()
         self.state = State.HELLO
         self.outstanding_max = OUTSTANDING_MAX
         self.peer: Welcome | None = None
 
     @property
     def outstanding(self) -> int:
-        """How many requests wait for a reply."""
-        return len(self._open)
+        """How many requests wait for a reply, those that wait for somebody else's work apart."""
+        return len(self._open) - len(self._uncounted)
 
     def hello(self, greeting: Hello) -> bytearray:
         """The frame that opens the conversation.
@@ -232,13 +234,16 @@ class ClientSession:
             LocalProtocolError: the session is not open, has `outstanding_max` requests open already, or the request
                 cannot be sent (`MessageTooLarge`).
         """
-        if self.state is not State.OPEN or len(self._open) >= self.outstanding_max:
-            message = f"cannot send: {self.state.name}, {len(self._open)} requests open"
+        is_counted = not (type(body) is Claim and body.wait)
+        if self.state is not State.OPEN or (is_counted and self.outstanding >= self.outstanding_max):
+            message = f"cannot send: {self.state.name}, {self.outstanding} requests open"
             raise LocalProtocolError(message)
         request_id = self._next_id
         frame = encode_frame(RequestEnvelope(request_id, body), REQUEST_SIZE_MAX)
         self._next_id += 1
         self._open.add(request_id)
+        if not is_counted:
+            self._uncounted.add(request_id)
         return request_id, frame
 
     def receive_data(self, data: bytes) -> None:
@@ -278,6 +283,7 @@ class ClientSession:
             else:
                 if reply.id in self._open and self.state is State.OPEN and not isinstance(reply.body, Page | Welcome):
                     self._open.clear()
+                    self._uncounted.clear()
                     return reply.body
         self.receive_data(data)
         return None
@@ -313,6 +319,7 @@ class ClientSession:
             raise RemoteProtocolError(message)
         if not isinstance(body, Page) or body.is_last:
             self._open.remove(reply.id)
+            self._uncounted.discard(reply.id)
         if self.state is State.HELLO:
             self._take_greeting(body)
         elif isinstance(body, Welcome):

@@ -14,7 +14,7 @@ from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Lookup, Size, WriteReply, WriteRequest
-from tests.fakes import FakeClock, GatedStore
+from tests.fakes import FakeClock, FakeProcesses, GatedStore
 
 
 class NoFiles:
@@ -35,6 +35,7 @@ class Bench:
     index: Index
     slots: Slots
     clock: FakeClock
+    processes: FakeProcesses
 
     async def write(self, request: WriteRequest) -> WriteReply | RequestError:
         """Submit a write and wait for its outcome."""

@@ -17,7 +17,7 @@ from motoolsd.engine.writer import Writer
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import open_store
 from tests.engine.bench import Bench, NoFiles
-from tests.fakes import FakeClock, GatedStore
+from tests.fakes import FakeClock, FakeProcesses, GatedStore
 
 OpenBench = Callable[..., AbstractAsyncContextManager[Bench]]
 
@@ -43,8 +43,20 @@ def open_bench(database: str) -> OpenBench:
             writer = Writer(
                 store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max
             )
-            engine = Engine(store=store, index=index, slots=slots, writer=writer, files=NoFiles(), settings=settings)
-            bench = Bench(engine, writer, store, index, slots, clock)
+            processes = FakeProcesses()
+            engine = Engine(
+                store=store,
+                index=index,
+                slots=slots,
+                writer=writer,
+                files=NoFiles(),
+                settings=settings,
+                processes=processes,
+                clock=clock,
+                host="here",
+            )
+            engine.claims.start(*await store.leases())
+            bench = Bench(engine, writer, store, index, slots, clock, processes)
             with anyio.fail_after(10):
                 async with anyio.create_task_group() as group:
                     group.start_soon(writer.run)

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from motoolsd.adapters.socket import Credentials
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.server.listener import Listener
 from tests.fakes import FakeClock
@@ -34,7 +35,10 @@ def serve(short_dir: Path) -> Serve:
     ) -> AsyncIterator[Served]:
         clock, path, ready = FakeClock(), str(short_dir / "s"), anyio.Event()
         listener = Listener(
-            peer_uid=peer_uid, connections_max=connections_max, started_by="command", monotonic_s=clock.monotonic_s
+            peer_of=lambda connection: Credentials(os.getpid(), peer_uid(connection), 0),
+            connections_max=connections_max,
+            started_by="command",
+            monotonic_s=clock.monotonic_s,
         )
         served = Served(path, listener, clock, anyio.Event(), anyio.Event())
         with socket.socket(socket.AF_UNIX) as listening:

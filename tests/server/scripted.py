@@ -134,6 +134,9 @@ class ScriptedDispatcher(Dispatcher):
         self.open[request_id] = replier
         return None
 
+    def connection_lost(self, replier: Replier) -> None:
+        """Nobody waits here for anybody else."""
+
     def when_space(self, callback: Callable[[], None]) -> None:
         """Keep the callback."""
         self.callbacks.append(callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from motoolsd.wire.messages import (
     Stored,
 )
 from tests.engine.bench import NoFiles
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeProcesses
 from tests.samples import clear, put_dataset, request_key
 
 
@@ -49,6 +50,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         """Empty, and always writable."""
+        self.peer_pid = os.getpid()
+        self.waiting: list[bool] = []
         self.replies: list[Reply] = []
         self.finished = anyio.Event()
         self.is_gone = False
@@ -62,6 +65,10 @@ class Mailbox:
         assert not self.finished.is_set(), "finished twice"
         self.replies.append(body)
         self.finished.set()
+
+    def count_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - as the connection's
+        """Keep what is counted."""
+        self.waiting.append(is_waiting)
 
     async def wait_writable(self) -> None:
         """Return at once, or raise if the client is gone."""
@@ -117,7 +124,17 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     async with open_store(database, synchronous="NORMAL") as store:
         index, slots = Index(100), Slots(0)
         writer = Writer(store, index, slots, clock, queue_max=2, batch_max=10)
-        engine = Engine(store=store, index=index, slots=slots, writer=writer, files=NoFiles(), settings=settings)
+        engine = Engine(
+            store=store,
+            index=index,
+            slots=slots,
+            writer=writer,
+            files=NoFiles(),
+            settings=settings,
+            processes=FakeProcesses(),
+            clock=clock,
+            host="here",
+        )
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(writer.run)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from motoolsd.store.migration import prepare_database
-from motoolsd.store.schema import OLD_TABLES, TABLES_NOW
+from motoolsd.store.schema import OLD_TABLES, SCHEMA_VERSION, TABLES_OF
 from tests.samples import execute, query
 
 STORED = """
@@ -35,7 +35,7 @@ def database(tmp_path: Path) -> Path:
 
 def test_required_columns_are_those_that_the_migration_makes(database: Path) -> None:
     """What is asked of a file of ours is exactly what we make."""
-    for table, columns in TABLES_NOW.items():
+    for table, columns in TABLES_OF[SCHEMA_VERSION].items():
         assert {row[1] for row in query(database, f"PRAGMA table_info({table})")} == columns
 
 

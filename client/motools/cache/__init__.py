@@ -20,18 +20,23 @@ if TYPE_CHECKING:
     from motools.cache.entries import DatasetEntry as DatasetEntry
     from motools.cache.entries import EvalEntry as EvalEntry
     from motools.cache.entries import EvalHits as EvalHits
+    from motools.cache.entries import LeaseEntry as LeaseEntry
     from motools.cache.entries import ModelEntry as ModelEntry
     from motools.cache.errors import CacheDirectoryMissing as CacheDirectoryMissing
     from motools.cache.errors import CacheError as CacheError
     from motools.cache.errors import CacheProtocolError as CacheProtocolError
     from motools.cache.errors import CacheRequestError as CacheRequestError
     from motools.cache.errors import CacheUnavailable as CacheUnavailable
+    from motools.cache.errors import ClaimDeadlock as ClaimDeadlock
+    from motools.cache.errors import ClaimTimeout as ClaimTimeout
+    from motools.cache.errors import ComputationFailed as ComputationFailed
     from motools.cache.errors import ConnectionLost as ConnectionLost
     from motools.cache.errors import CorruptDatabase as CorruptDatabase
     from motools.cache.errors import DaemonBusy as DaemonBusy
     from motools.cache.errors import DaemonNotRunning as DaemonNotRunning
     from motools.cache.errors import PeerRefused as PeerRefused
     from motools.cache.errors import SchemaTooNew as SchemaTooNew
+    from motools.cache.errors import StaleLease as StaleLease
     from motools.cache.errors import StorageFailed as StorageFailed
     from motools.cache.errors import UncacheableConfigError as UncacheableConfigError
     from motools.cache.errors import UnknownOperation as UnknownOperation
@@ -48,10 +53,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "base": "CacheBackend",
     "cache": "Cache SQLiteCache",
-    "entries": "CacheStats DatasetEntry EvalEntry EvalHits ModelEntry",
-    "errors": "CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable ConnectionLost"
-    " CorruptDatabase DaemonBusy DaemonNotRunning PeerRefused SchemaTooNew StorageFailed UncacheableConfigError"
-    " UnknownOperation UnsupportedFilesystem VersionMismatch",
+    "entries": "CacheStats DatasetEntry EvalEntry EvalHits LeaseEntry ModelEntry",
+    "errors": "CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable ClaimDeadlock"
+    " ClaimTimeout ComputationFailed ConnectionLost CorruptDatabase DaemonBusy DaemonNotRunning PeerRefused"
+    " SchemaTooNew StaleLease StorageFailed UncacheableConfigError UnknownOperation UnsupportedFilesystem"
+    " VersionMismatch",
     "keys": "hash_content hash_dict make_eval_cache_key make_model_cache_key",
     "memory": "InMemoryCache",
     "sync": "SyncCache",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from math import inf
 
 from motools.cache.errors import CacheRequestError
 from motools.cache.keys import canonical_json
@@ -62,6 +63,16 @@ def texts(values: object, what: str) -> list[str]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise CacheRequestError(f"{what} must be a list of texts, not {type(values).__name__}")
     return [text(value, f"each of {what}") for value in values]
+
+
+def check_seconds(value: object, what: str) -> None:
+    """Make sure that a duration is one.
+
+    Raises:
+        CacheRequestError: it is no finite number, or below zero.
+    """
+    if not isinstance(value, int | float) or not 0 <= value < inf:
+        raise CacheRequestError(f"{what} must be a number of seconds, 0 or more, not {value!r}")
 
 
 def optional_texts(values: object, what: str) -> list[str] | None:

@@ -7,10 +7,14 @@ Invariant: `Cache` and `InMemoryCache` fulfil it as it stands; `SyncCache` has t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, LeaseEntry, ModelEntry
+
+if TYPE_CHECKING:
+    from motools.cache.async_claims import AsyncClaim
+    from motools.cache.claims import OnFailure
 
 
 @runtime_checkable
@@ -101,4 +105,77 @@ class CacheBackend(Protocol):
 
     async def clear_all(self) -> dict[str, int]:
         """Remove everything."""
+        ...
+
+    def claim_dataset(
+        self,
+        dataset_hash: str,
+        *,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> AsyncClaim:
+        """Claim the file id of a dataset."""
+        ...
+
+    def claim_model(
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        backend_type: str = "openai",
+        *,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> AsyncClaim:
+        """Claim a model that is to be trained."""
+        ...
+
+    def claim_eval(
+        self,
+        model_id: str,
+        task_id: str,
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> AsyncClaim:
+        """Claim the log of an evaluation."""
+        ...
+
+    async def get_or_upload(self, dataset_hash: str, upload: Callable[[], Awaitable[str]]) -> str:
+        """The file id of a dataset, uploaded once."""
+        ...
+
+    async def get_or_train(
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        train: Callable[[], Awaitable[str]],
+        backend_type: str = "openai",
+    ) -> str:
+        """The id of a model, trained once."""
+        ...
+
+    async def get_or_evaluate(
+        self,
+        model_id: str,
+        task_ids: Sequence[str],
+        evaluate: Callable[[list[str]], Awaitable[Mapping[str, str]]],
+        backend_type: str,
+        inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        one_by_one: bool = False,
+    ) -> dict[str, str]:
+        """The logs of evaluations, each made once."""
+        ...
+
+    async def list_leases(self) -> list[LeaseEntry]:
+        """Who computes what."""
+        ...
+
+    async def break_lease(self, key: str, kind: str | None = None) -> int:
+        """Take a lease away."""
         ...

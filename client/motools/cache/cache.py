@@ -18,6 +18,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from motools.cache import calls
+from motools.cache.async_claims import Asker, AsyncClaims, give_up
 from motools.cache.calls import Call
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s
@@ -31,7 +32,7 @@ from motoolsd.wire.messages import Drain, RequestKey, Size, Status
 T = TypeVar("T")
 
 
-class Cache(Client):
+class Cache(Client, AsyncClaims):
     """A cache directory, through its daemon, under asyncio or trio.
 
     Concurrency: any number of tasks may use one instance at the same time, over one connection. One thread only:
@@ -65,8 +66,13 @@ class Cache(Client):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        """Release what is claimed and let go of the connection; closing twice does nothing.
+
+        Every call after it raises CacheRequestError.
+        """
         self._check_context()
+        for claim_id in list(self._held):
+            await give_up(self, claim_id)
         self._is_closed = True
         if self._connection is not None:
             self._connection.close()
@@ -181,6 +187,35 @@ class Cache(Client):
         except UNAVAILABLE as error:
             return self._fall_back(call, error)
 
+    def _as_asker(self) -> Asker:
+        return self
+
+    async def _ask(self, call: Call[T]) -> T:
+        return await self._call(call)
+
+    async def _ask_for_hours(self, call: Call[T]) -> T:
+        """A call whose answer may take hours: only getting and keeping a connection is bounded."""
+        self._check_context()
+        recovery: Recovery | None = None
+        while True:
+            try:
+                left_s = self._timeout_s if recovery is None else recovery.left_s(monotonic_s())
+                with anyio.move_on_after(left_s) as connecting:
+                    connection = await self._open(left_s)
+                if connecting.cancelled_caught:
+                    raise no_answer(left_s, outcome_known=True)
+                recovery = None
+                return call.result(await connection.exchange(call.request_for(None)))
+            except UNAVAILABLE as error:
+                recovery = recovery or Recovery(self._timeout_s, monotonic_s(), is_write=False)
+                await anyio.sleep(recovery.after(error, monotonic_s()))
+
+    async def _open(self, left_s: float) -> MultiplexedConnection:
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connect(left_s)
+        return connection
+
     async def _carry_out(self, call: Call[T]) -> T:
         recovery = Recovery(self._timeout_s, monotonic_s(), is_write=call.is_write)
         key = self._keys.new() if call.is_write else None
@@ -203,9 +238,7 @@ class Cache(Client):
         raise no_answer(self._timeout_s, outcome_known=not call.is_write)
 
     async def _attempt(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
-        connection = self._connection
-        if connection is None or not connection.is_open:
-            connection = await self._connect(left_s)
+        connection = await self._open(left_s)
         request = call.request_for(key)
         if call.is_stream:
             return call.result_of_pages(await connection.collect(request))

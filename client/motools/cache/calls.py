@@ -13,15 +13,17 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from motools.cache.arguments import json_bytes, optional_text, optional_texts, text, texts, value_bytes
+from motools.cache.arguments import check_seconds, json_bytes, optional_text, optional_texts, text, texts, value_bytes
 from motools.cache.entries import (
     CacheStats,
     DatasetEntry,
     EvalEntry,
     EvalHits,
+    LeaseEntry,
     ModelEntry,
     dataset_entry,
     eval_entry,
+    lease_entry,
     model_entry,
     text_of,
 )
@@ -100,6 +102,14 @@ class Provenance:
 
     __slots__ = ("labels", "version")
 
+    def with_labels(self, labels: Mapping[str, str]) -> Provenance:
+        """The same with more labels, for one entry.
+
+        Raises:
+            CacheRequestError: one is no text.
+        """
+        return Provenance({**self.labels, **labels}, self.version)
+
     def __init__(self, labels: Mapping[str, str] | None, version: str | None) -> None:
         """Check both.
 
@@ -117,6 +127,11 @@ def _kwargs(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
         return None, None
     encoded = json_bytes(inspect_kwargs, "inspect_kwargs")
     return encoded, json_hash(encoded.decode())
+
+
+def kwargs_hash(inspect_kwargs: object) -> str | None:
+    """The hash under which an evaluation's arguments stand in its key."""
+    return _kwargs(inspect_kwargs)[1]
 
 
 def _nothing(_reply: object) -> None:
@@ -202,20 +217,26 @@ def _storing(put: Callable[..., m.Request], provenance: Provenance, **fields: ob
     return Call(None, m.Stored, _nothing, None, make=make)
 
 
-def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str) -> Call[None]:
+def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str, token: int = 0) -> Call[None]:
     """Remember a dataset's file id."""
     key, value = text(dataset_hash, "dataset_hash"), value_bytes(file_id, "file_id")
 
     return _storing(
         m.PutDataset,
         provenance,
+        token=token,
         dataset_hash=key,
         file_id=value,
     )
 
 
 def set_model_id(
-    provenance: Provenance, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str
+    provenance: Provenance,
+    dataset_hash: str,
+    config: Mapping[str, Any],
+    model_id: str,
+    backend_type: str,
+    token: int = 0,
 ) -> Call[None]:
     """Remember a trained model."""
     dataset, backend = text(dataset_hash, "dataset_hash"), text(backend_type, "backend_type")
@@ -224,6 +245,7 @@ def set_model_id(
     return _storing(
         m.PutModel,
         provenance,
+        token=token,
         dataset_hash=dataset,
         config=config_json,
         backend_type=backend,
@@ -237,6 +259,7 @@ def set_eval_log_paths(
     task_log_paths: Mapping[str, str | os.PathLike[str]],
     backend_type: str,
     inspect_kwargs: Mapping[str, Any] | None,
+    token: int = 0,
 ) -> Call[None]:
     """Remember the logs of a model's evaluations."""
     if not isinstance(task_log_paths, Mapping):
@@ -251,11 +274,66 @@ def set_eval_log_paths(
     return _storing(
         m.PutEvals,
         provenance,
+        token=token,
         model_id=model,
         backend_type=backend,
         kwargs=kwargs,
         logs=logs,
     )
+
+
+# Claims.
+
+
+def claim(request: m.Claim) -> Call[list[m.KeyState]]:
+    """How each key stands; without a daemon, none: the caller computes uncached."""
+
+    def decode(reply: m.Claimed) -> list[m.KeyState]:
+        if len(reply.states) != len(request.keys):
+            raise CacheProtocolError(f"the daemon gave {len(reply.states)} states for {len(request.keys)} keys")
+        return reply.states
+
+    return Call(request, m.Claimed, decode, [])
+
+
+def release(claim_id: bytes) -> Call[int]:
+    """Give a claim up; how many leases it held."""
+    return Call(m.Release(claim_id=claim_id), m.Released, _count, 0)
+
+
+def record_failure(kind: Kind, key: str, token: int, reason: str, retry_after_s: float | None) -> Call[int]:
+    """Give a lease up because the computation failed."""
+    if retry_after_s is not None:
+        check_seconds(retry_after_s, "retry_after_s")
+    why = text(reason, "reason")
+    request = m.RecordFailure(kind=kind, key=key, token=token, reason=why, retry_after_s=retry_after_s)
+    return Call(request, m.Released, _count, 0)
+
+
+def join(claim_id: bytes) -> Call[int]:
+    """Let the leases of a claim last for this process too."""
+    return Call(m.JoinLease(claim_id=claim_id), m.Released, _count)
+
+
+def break_lease(key: str, kind: str | None) -> Call[int]:
+    """Take a lease away; how many there were."""
+    if kind is not None and kind not in [known.value for known in Kind]:
+        raise CacheRequestError(f"no kind {kind!r}: choose from {', '.join(Kind)}")
+    chosen = None if kind is None else Kind(kind)
+    return Call(m.BreakLease(key=text(key, "key"), kind=chosen), m.Released, _count)
+
+
+def list_leases() -> Call[list[LeaseEntry]]:
+    """All leases, the oldest first."""
+
+    def decode(pages: list[m.LeasePage]) -> list[LeaseEntry]:
+        return [lease_entry(row) for page in pages for row in page.items]
+
+    return Call(m.ListLeases(), m.LeasePage, decode, is_stream=True)
+
+
+def _count(reply: m.Released) -> int:
+    return reply.count
 
 
 # Introspection and clearing.

@@ -70,6 +70,7 @@ class Client:
         self._timeout_s = float(timeout_s)
         self._on_unavailable: OnUnavailable = on_unavailable
         self._provenance = Provenance(labels, version)
+        self._held: set[bytes] = set()
         self._keys = RequestKeys()
         self._start_fresh()
         _clients.add(self)
@@ -138,6 +139,7 @@ class Client:
     def _forget_after_fork(self) -> None:
         """In a forked child: drop what belongs to the parent, whose connection stays open."""
         self._drop_connection()
+        self._held = set()
         self._keys = RequestKeys()
         self._start_fresh()
 

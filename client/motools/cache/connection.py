@@ -147,6 +147,36 @@ class BlockingConnection:
                 raise meaning from error
             raise
 
+    def ask(self, request: Request) -> None:
+        """Send a request whose answer may take hours.
+
+        Raises:
+            CacheError: as `exchange`.
+        """
+        try:
+            self._socket.sendall(self._session.request(request)[1])
+        except LocalProtocolError as error:
+            raise lost(error) from error
+        except OSError as error:
+            self.close()
+            raise lost(error) from error
+
+    def answer(self, wait_s: float) -> Reply | None:
+        """The answer, or None if it did not come in time; the connection stays as it is then.
+
+        Raises:
+            CacheUnavailable: the connection was lost.
+        """
+        try:
+            if not self._poll.poll(max(0.0, wait_s) * 1000):
+                return None
+            feed(self._session, self._socket.recv(RECEIVE_SIZE_BYTES))
+        except OSError as error:
+            self.close()
+            raise lost(error) from error
+        envelope = next_event(self._session)
+        return None if envelope is None else envelope.body
+
     def collect(self, request: Request, timeout_s: float) -> list[Reply]:
         """Send one request and wait for all pages of its reply.
 

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
+from motoolsd.wire.messages import LeaseRow
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -76,6 +77,27 @@ class EvalHits(Struct, frozen=True):
     missing: list[str]
 
 
+class LeaseEntry(Struct, frozen=True, kw_only=True):
+    """Who computes a key, and how many wait for it.
+
+    Attributes:
+        kind: `dataset`, `model` or `eval`.
+        pid: of the owner; 0 where it runs in another PID namespace.
+        command: the owner's command line.
+        since: when the lease was granted.
+        token: the fencing token; later leases have larger ones.
+    """
+
+    kind: str
+    key: str
+    pid: int
+    host: str
+    command: str
+    since: str
+    token: int
+    waiters: int = 0
+
+
 def text_of(value: bytes) -> str:
     """A value as text; bytes that are no UTF-8 (file names) survive the way there and back."""
     return value.decode("utf-8", "surrogateescape")
@@ -109,6 +131,20 @@ def eval_entry(row: EvalRow) -> EvalEntry:
         inspect_kwargs_hash=row.kwargs_hash,
         inspect_kwargs=_mapping(row.kwargs),
         **_common(row),
+    )
+
+
+def lease_entry(row: LeaseRow) -> LeaseEntry:
+    """A listed lease as users see it."""
+    return LeaseEntry(
+        kind=row.kind.value,
+        key=row.key,
+        pid=row.pid,
+        host=row.host,
+        command=row.command,
+        since=row.since,
+        token=row.token,
+        waiters=row.waiters,
     )
 
 

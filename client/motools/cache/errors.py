@@ -122,6 +122,44 @@ class StorageFailed(CacheRequestError):
         return self.message
 
 
+class StaleLease(CacheRequestError):
+    """The lease was lost before the value came: another process computed, or the entry was set or cleared meanwhile.
+
+    Attributes:
+        value: the value that stands; None if there is none. The refused one was not stored.
+    """
+
+    code = ErrorCode.STALE_LEASE
+
+    def __init__(self, message: str, value: str | None = None) -> None:
+        """Keep the value that stands."""
+        super().__init__(message, value)
+        self.message = message
+        self.value = value
+
+    def __str__(self) -> str:
+        """The text alone."""
+        return self.message
+
+
+class ClaimDeadlock(CacheRequestError):
+    """Waiting for the lease would never end; the text names the keys."""
+
+    code = ErrorCode.CLAIM_DEADLOCK
+
+
+class ComputationFailed(CacheRequestError):
+    """Whoever computed the value recorded a failure; the text is their reason."""
+
+
+class ClaimTimeout(CacheError, TimeoutError):
+    """Somebody else still computes after the time that was given."""
+
+    def __str__(self) -> str:
+        """The text alone, not as an OSError prints itself."""
+        return str(self.args[0]) if self.args else ""
+
+
 class CacheDirectoryMissing(CacheError, FileNotFoundError):
     """There is no cache in that directory."""
 
@@ -164,6 +202,9 @@ def error_from(failure: Failure) -> CacheError:
     kind = CLASS_OF_CODE.get(failure.code, CacheProtocolError)
     if issubclass(kind, StorageFailed):
         return kind(failure.message, bool(failure.detail.get("outcome_known", True)))
+    if issubclass(kind, StaleLease):
+        value = failure.detail.get("value")
+        return kind(failure.message, value if isinstance(value, str) else None)
     return kind(failure.message)
 
 

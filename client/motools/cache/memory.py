@@ -14,12 +14,14 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from motools.cache import calls
+from motools.cache.async_claims import Asker, AsyncClaims, give_up
 from motools.cache.calls import Call
 from motools.cache.clock import utc_text
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
+from motools.cache.memory_leases import Key, MemoryLeases
 from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
-from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
+from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, parse_eval_key
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ _KEY = m.RequestKey(bytes(16), 1, 1)
 """No reply is ever lost here: every write may have the same."""
 
 
-class InMemoryCache:
+class InMemoryCache(AsyncClaims):
     """A cache that lives and dies with this object. Its methods never wait, and work under any event loop."""
 
     def __init__(self, *, labels: Mapping[str, str] | None = None, version: str | None = None) -> None:
@@ -37,16 +39,21 @@ class InMemoryCache:
         self._models: dict[str, ModelRow] = {}
         self._evals: dict[str, EvalRow] = {}
         self._last_eval_id = 0
+        self._held: set[bytes] = set()
+        self._leases = MemoryLeases(self._value_of)
 
     async def __aenter__(self) -> Self:
         """As `Cache`."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """As `Cache`; what is stored stays readable."""
+        """As `Cache`."""
+        await self.aclose()
 
     async def aclose(self) -> None:
-        """As `Cache`; nothing is open."""
+        """As `Cache`; nothing is open, and what is stored stays readable."""
+        for claim_id in list(self._held):
+            await give_up(self, claim_id)
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
@@ -140,8 +147,25 @@ class InMemoryCache:
         reply = self._answer(call.request_for(_KEY))
         return call.result_of_pages([reply]) if call.is_stream else call.result(reply)
 
+    def _as_asker(self) -> Asker:
+        return self
+
+    async def _ask(self, call: Call[T]) -> T:
+        return self._call(call)
+
+    async def _ask_for_hours(self, call: Call[T]) -> T:
+        request = call.request_for(None)
+        assert isinstance(request, m.Claim), "nothing else takes hours"
+        return call.result(m.Claimed(states=await self._leases.wait(request)))
+
+    def _value_of(self, key: Key) -> bytes | None:
+        row = self._rows(key[0]).get(key[1])
+        return None if row is None else row.value
+
     def _answer(self, request: m.Request) -> m.Reply:
         match request:
+            case m.Claim() | m.Release() | m.RecordFailure() | m.BreakLease() | m.ListLeases():
+                return self._answer_claim(request)
             case m.Lookup():
                 rows = self._rows(request.kind)
                 return m.Found(values=[rows[key].value if key in rows else None for key in request.keys])
@@ -157,6 +181,22 @@ class InMemoryCache:
                 return self._put(request)
         raise AssertionError(request)
 
+    def _answer_claim(self, request: m.Claim | m.Release | m.RecordFailure | m.BreakLease | m.ListLeases) -> m.Reply:
+        match request:
+            case m.Claim():
+                return m.Claimed(states=self._leases.claim(request))
+            case m.Release():
+                return m.Released(count=self._leases.release(request.claim_id))
+            case m.RecordFailure():
+                self._leases.fail(request)
+                return m.Released(count=1)
+            case m.BreakLease():
+                kinds = list(Kind) if request.kind is None else [request.kind]
+                wanted = [(kind, request.key) for kind in kinds]
+                return m.Released(count=self._leases.revoke(self._leases.matching(lambda key: key in wanted)))
+            case m.ListLeases():
+                return m.LeasePage(items=self._leases.rows(), is_last=True)
+
     def _rows(self, kind: Kind) -> Mapping[str, Row]:
         tables: dict[Kind, Mapping[str, Row]] = {
             Kind.DATASET: self._datasets,
@@ -167,6 +207,15 @@ class InMemoryCache:
 
     def _put(self, request: m.PutDataset | m.PutModel | m.PutEvals) -> m.Reply:
         made: dict[str, Any] = {"created_at": utc_text(), "labels": request.labels, "version": request.version}
+        keys = keys_of(request)
+        if request.token:
+            self._leases.check(keys[0], request.token)
+        self._store(request, made)
+        for key in keys:
+            self._leases.settle(key, self._rows(key[0])[key[1]].value)
+        return m.Stored()
+
+    def _store(self, request: m.PutDataset | m.PutModel | m.PutEvals, made: dict[str, Any]) -> None:
         match request:
             case m.PutDataset(dataset_hash=key, file_id=value):
                 self._datasets[key] = DatasetRow(dataset_hash=key, value=value, **made)
@@ -179,7 +228,6 @@ class InMemoryCache:
             case m.PutEvals():
                 for task, value in request.logs.items():
                     self._put_eval(request, task, value, made)
-        return m.Stored()
 
     def _put_eval(self, request: m.PutEvals, task_id: str, log: bytes, made: dict[str, Any]) -> None:
         kwargs_hash = None if request.kwargs is None else json_hash(request.kwargs.decode())
@@ -217,12 +265,14 @@ class InMemoryCache:
             case Kind.EVAL:
                 models, tasks = request.model_ids, request.task_ids
                 count = _remove(self._evals, lambda row: _is_in(row.model_id, models) and _is_in(row.task_id, tasks))
+        self._leases.revoke(self._leases.matching(lambda key: _is_cleared(request, key)))
         return m.Cleared(**{request.kind.plural: count})
 
     def _clear_all(self) -> m.Reply:
         cleared = m.Cleared(datasets=len(self._datasets), models=len(self._models), evals=len(self._evals))
         for rows in (self._datasets, self._models, self._evals):
             rows.clear()
+        self._leases.revoke(self._leases.matching(lambda _: True))
         return cleared
 
     def _measure(self, request: m.GetStats | m.GetSizes) -> m.Reply:
@@ -237,6 +287,30 @@ class InMemoryCache:
             num_evals=len(self._evals),
             total_size_bytes=taken,
         )
+
+
+def keys_of(request: m.PutDataset | m.PutModel | m.PutEvals) -> list[Key]:
+    """The keys that a request stores values under."""
+    match request:
+        case m.PutDataset():
+            return [(Kind.DATASET, request.dataset_hash)]
+        case m.PutModel():
+            return [(Kind.MODEL, model_key(request.dataset_hash, request.config.decode(), request.backend_type))]
+        case m.PutEvals():
+            kwargs_hash = None if request.kwargs is None else json_hash(request.kwargs.decode())
+            identity = request.model_id, request.backend_type
+            return [(Kind.EVAL, eval_key(identity[0], task, identity[1], kwargs_hash)) for task in request.logs]
+
+
+def _is_cleared(request: m.Clear, key: Key) -> bool:
+    """Whether a clear takes a key that has no entry yet; what an entry's value decides, it does not."""
+    kind, name = key
+    if kind is not request.kind or (kind is Kind.MODEL and request.model_ids is not None):
+        return False
+    if kind is not Kind.EVAL:
+        return _is_in(name, request.keys)
+    identity = parse_eval_key(name)
+    return _is_in(identity.model_id, request.model_ids) and _is_in(identity.task_id, request.task_ids)
 
 
 R = TypeVar("R", DatasetRow, ModelRow, EvalRow)

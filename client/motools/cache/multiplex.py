@@ -18,7 +18,7 @@ import anyio
 from motools.cache.connection import RECEIVE_SIZE_BYTES, feed, greeting, is_final, lost, next_event, welcomed
 from motools.cache.errors import CacheError, CacheRequestError
 from motoolsd.wire.errors import LocalProtocolError
-from motoolsd.wire.messages import Reply, Request
+from motoolsd.wire.messages import Claim, Reply, Request
 from motoolsd.wire.session import ClientSession
 
 
@@ -125,7 +125,8 @@ class MultiplexedConnection:
 
     async def _register(self, request: Request) -> tuple[int, _Waiter, bytearray]:
         waiter = _Waiter()
-        if self._session.outstanding >= self._session.outstanding_max:
+        is_counted = not (isinstance(request, Claim) and request.wait)
+        if is_counted and self._session.outstanding >= self._session.outstanding_max:
             self._queueing.append(waiter)
             try:
                 await self._wait(waiter, lambda: self._session.outstanding < self._session.outstanding_max)

@@ -21,6 +21,7 @@ from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits,
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
 from motools.cache.launch import connect
 from motools.cache.recovery import Recovery, making_room
+from motools.cache.sync_claims import SyncClaims, give_up
 from motoolsd.wire.messages import RequestKey, Size, Status
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ LEFT_MIN_S = 0.001
 """A socket cannot wait for less; the deadline is looked at again after it."""
 
 
-class SyncCache(Client):
+class SyncCache(Client, SyncClaims):
     """A cache directory, through its daemon, blocking.
 
     Concurrency: one instance may be used by many threads, one call at a time; a forked child connects for itself.
@@ -58,8 +59,13 @@ class SyncCache(Client):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection. Every call after it raises CacheRequestError; closing twice does nothing."""
+        """Release what is claimed and let go of the connection; closing twice does nothing.
+
+        Every call after it raises CacheRequestError.
+        """
         self._check_reentry()
+        for claim_id in list(self._held):
+            give_up(self, claim_id)
         with self._lock:
             self._is_closed = True
             self._drop_connection()
@@ -162,7 +168,9 @@ class SyncCache(Client):
 
     # How a call is carried out.
 
-    def _call(self, call: Call[T]) -> T:
+    def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
+        if timeout_s is None:
+            timeout_s = self._timeout_s
         started_s = monotonic_s()
         # Another thread's call takes of the time of those that wait for it.
         is_alone = not self._lock.locked()
@@ -174,22 +182,25 @@ class SyncCache(Client):
                 self._owner = get_ident()
                 connection = self._connection
                 if connection is None or call.is_stream or not is_alone:
-                    return self._carry_out(call, key, started_s)
+                    return self._carry_out(call, key, started_s, timeout_s)
                 # What nearly always comes, by the shortest way: an exchange over an open connection. Eight processes on
                 # two cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    reply = connection.exchange(call.request or call.request_for(key), self._timeout_s)
+                    reply = connection.exchange(call.request or call.request_for(key), timeout_s)
                     if type(reply) is call.expects:
                         return call.decode(reply)
                     raise refusal(reply)
                 except CacheError as error:
-                    return self._carry_out(call, key, started_s, error)
+                    return self._carry_out(call, key, started_s, timeout_s, error)
             except UNAVAILABLE as error:
                 return self._fall_back(call, error)
             finally:
                 self._owner = None
                 if key is not None:
                     self._keys.done(key)
+
+    def _as_cache(self) -> SyncCache:
+        return self
 
     def _check_reentry(self) -> None:
         """Raise where the lock would be waited for by the very thread that holds it."""
@@ -199,9 +210,16 @@ class SyncCache(Client):
             )
             raise CacheRequestError(message)
 
-    def _carry_out(self, call: Call[T], key: RequestKey | None, started_s: float, error: CacheError | None = None) -> T:
+    def _carry_out(
+        self,
+        call: Call[T],
+        key: RequestKey | None,
+        started_s: float,
+        timeout_s: float,
+        error: CacheError | None = None,
+    ) -> T:
         """All attempts of a call; with `error`, those after a first one that failed."""
-        recovery = Recovery(self._timeout_s, started_s, is_write=call.is_write)
+        recovery = Recovery(timeout_s, started_s, is_write=call.is_write)
         while True:
             if error is not None:
                 pause(recovery.after(error, monotonic_s()))
