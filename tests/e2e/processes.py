@@ -74,3 +74,17 @@ def ask_in_fork(cache: SyncCache, dataset_hash: str) -> str | None:
         answer = pipe.read()
     os.waitpid(pid, 0)
     return answer.decode() or None
+
+
+def claim_each(directory: str, rounds: int) -> list[tuple[str, bool]]:
+    """Claim one key after another with many others; each value, and whether it was computed here."""
+    answers = []
+    with SyncCache(directory) as cache:
+        for number in range(rounds):
+            with cache.claim_dataset(f"key-{number}") as claim:
+                is_owner = claim.is_owner
+                if is_owner:
+                    claim.fulfil(f"{os.getpid()}-{number}")
+                assert claim.value is not None
+                answers.append((claim.value, is_owner))
+    return answers

@@ -52,8 +52,8 @@ class InMemoryCache(AsyncClaims):
 
     async def aclose(self) -> None:
         """As `Cache`; nothing is open, and what is stored stays readable."""
-        for claim_id in list(self._held):
-            await give_up(self, claim_id)
+        while self._held:
+            await give_up(self, self._held.pop())
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""

@@ -53,7 +53,7 @@ class MultiplexedConnection:
         self._socket = connected
         self._session = ClientSession()
         self._waiting: dict[int, _Waiter] = {}
-        self._queueing: list[_Waiter] = []
+        self._queueing: dict[_Waiter, None] = {}
         self._is_reading = False
         self._unsent = bytearray()
         self._sending = anyio.Lock()
@@ -127,11 +127,11 @@ class MultiplexedConnection:
         waiter = _Waiter()
         is_counted = not (isinstance(request, Claim) and request.wait)
         if is_counted and self._session.outstanding >= self._session.outstanding_max:
-            self._queueing.append(waiter)
+            self._queueing[waiter] = None
             try:
                 await self._wait(waiter, lambda: self._session.outstanding < self._session.outstanding_max)
             finally:
-                self._queueing.remove(waiter)
+                del self._queueing[waiter]
                 self._hand_over()
         self._check_open()
         try:
@@ -195,10 +195,15 @@ class MultiplexedConnection:
         """Wake one task to read on, and those that queue for a place if there is one."""
         if self._is_reading:
             return
-        has_place = self._session.outstanding < self._session.outstanding_max
+        # As many as have a place, or one to read; waking thousands for one place would cost the square of them.
+        places = self._session.outstanding_max - self._session.outstanding
+        woken = 0
         for waiter in self._queueing:
-            if waiter.wake() and not has_place:
-                return
+            woken += waiter.wake()
+            if woken >= max(places, 1):
+                break
+        if woken and places <= 0:
+            return
         for waiter in self._waiting.values():
             if not waiter.replies and waiter.wake():
                 return
@@ -231,9 +236,9 @@ class MultiplexedConnection:
 
     async def _read_while_sending(self) -> None:
         waiter = _Waiter()
-        self._queueing.append(waiter)
+        self._queueing[waiter] = None
         try:
             await self._wait(waiter, lambda: self._error is not None)
         finally:
-            self._queueing.remove(waiter)
+            del self._queueing[waiter]
             self._hand_over()

@@ -64,8 +64,8 @@ class SyncCache(Client, SyncClaims):
         Every call after it raises CacheRequestError.
         """
         self._check_reentry()
-        for claim_id in list(self._held):
-            give_up(self, claim_id)
+        while self._held:
+            give_up(self, self._held.pop())
         with self._lock:
             self._is_closed = True
             self._drop_connection()
