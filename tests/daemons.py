@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from motoolsd.wire.messages import PROTOCOL, Failure, Hello, Readiness, Reply, Request
+from motoolsd.wire.messages import PROTOCOL, Failure, Hello, Reply, Request
 from motoolsd.wire.names import LOG, SOCKET
+from motoolsd.wire.readiness import Readiness
 from motoolsd.wire.session import ClientSession
 
 TIMEOUT_S = 15.0

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import msgspec
 
-from motoolsd.wire.messages import Failure, Readiness
+from motoolsd.wire.messages import Failure
+from motoolsd.wire.readiness import Readiness
 
 
 class ReadinessPipe:

@@ -23,6 +23,7 @@ from motoolsd.engine.waiting import Waiting
 from motoolsd.engine.writer import Writer
 from motoolsd.store.leases import LeaseChange
 from motoolsd.store.writes import Applied
+from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind, parse_eval_key
 from motoolsd.wire.messages import (
     BreakLease,
@@ -30,9 +31,7 @@ from motoolsd.wire.messages import (
     Claimed,
     Clear,
     ClearAll,
-    KeyState,
     LeasePage,
-    LeaseRow,
     RecordFailure,
     Release,
     Released,

@@ -1,12 +1,14 @@
 """Rows as the daemon lists them.
 
-Layer: wire. Imports nothing of motoolsd.
+Layer: wire. Imports keys.
 Invariant: times are RFC 3339 UTC texts, sizes bytes; None means unknown (a row written by hand or by older code).
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
+
+from motoolsd.wire.keys import Kind
 
 
 class Row(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -47,3 +49,28 @@ class EvalRow(Row, kw_only=True, omit_defaults=True, gc=False):
     backend_type: str
     kwargs_hash: str | None = None
     kwargs: bytes | None = None
+
+
+class LeaseRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Who computes a key."""
+
+    kind: Kind
+    key: str
+    pid: int
+    """0: a process of another PID namespace."""
+    host: str
+    command: str
+    """Its command line, as it was when it claimed."""
+    since: str
+    token: int
+    waiters: int = 0
+
+
+class KeyState(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How a claimed key stands: the first of these that is there."""
+
+    value: bytes | None = None
+    token: int = 0
+    """The lease is the claim's own; above 0."""
+    failure: str | None = None
+    holder: LeaseRow | None = None

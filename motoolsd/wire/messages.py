@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
 from motoolsd.wire.keys import Kind
 
 PROTOCOL = 1
@@ -231,31 +231,6 @@ class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     evals: int = 0
 
 
-class LeaseRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Who computes a key."""
-
-    kind: Kind
-    key: str
-    pid: int
-    """0: a process of another PID namespace."""
-    host: str
-    command: str
-    """Its command line, as it was when it claimed."""
-    since: str
-    token: int
-    waiters: int = 0
-
-
-class KeyState(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """How a claimed key stands: the first of these that is there."""
-
-    value: bytes | None = None
-    token: int = 0
-    """The lease is the claim's own; above 0."""
-    failure: str | None = None
-    holder: LeaseRow | None = None
-
-
 class Claimed(Message, tag="claimed", frozen=True, kw_only=True):
     """The state of each key of a Claim, in its order."""
 
@@ -418,13 +393,3 @@ class OperationName(Struct, gc=False):
 
 OPERATIONS: frozenset[object] = frozenset(operation.__struct_config__.tag for operation in Request.__args__)
 """The names of all requests of this version."""
-
-
-class Readiness(Struct, frozen=True, omit_defaults=True):
-    """What a starting daemon writes, as one JSON text, to the pipe that its starter gave it, before it closes it."""
-
-    pid: int
-    already_running: bool = False
-    """Another daemon holds the lock: connect to that one."""
-    failure: Failure | None = None
-    """Why this daemon does not start; None when it accepts connections now."""

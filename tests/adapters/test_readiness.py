@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from motoolsd.adapters.readiness import ReadinessPipe
-from motoolsd.wire.messages import Failure, Readiness
+from motoolsd.wire.messages import Failure
+from motoolsd.wire.readiness import Readiness
 
 FAILURE = Failure(code="corrupt_database", message="cache.db is damaged")
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import anyio
 
-from motools.cache import calls
+from motools.cache import lease_calls
 from motools.cache.calls import Call, Provenance
 from motools.cache.claims import (
     GIVE_UP_TIMEOUT_S,
@@ -37,7 +37,7 @@ from motools.cache.claims import (
 )
 from motools.cache.entries import LeaseEntry
 from motools.cache.errors import CacheError, StaleLease
-from motoolsd.wire.messages import KeyState
+from motoolsd.wire.entries import KeyState
 
 T = TypeVar("T")
 
@@ -221,11 +221,11 @@ class AsyncClaims:
 
     async def list_leases(self) -> list[LeaseEntry]:
         """Who computes what, the oldest first."""
-        return await self._as_asker()._ask(calls.list_leases())  # noqa: SLF001
+        return await self._as_asker()._ask(lease_calls.list_leases())  # noqa: SLF001
 
     async def break_lease(self, key: str, kind: str | None = None) -> int:
         """Take the lease of a key away from its owner, whose `fulfil` will raise StaleLease; how many there were."""
-        return await self._as_asker()._ask(calls.break_lease(key, kind))  # noqa: SLF001
+        return await self._as_asker()._ask(lease_calls.break_lease(key, kind))  # noqa: SLF001
 
     def _claim(self, target: Target, *, wait: bool, timeout_s: float | None, on_failure: OnFailure) -> AsyncClaim:
         options = ClaimOptions(wait=wait, timeout_s=timeout_s, on_failure=on_failure)
@@ -281,7 +281,7 @@ class AsyncClaimGroup:
         """Which tasks are ours to compute, with their tokens; waits if `holder` computes all of them."""
         targets = [self._targets[task] for task in tasks]
         request = claim_request(self._claim_id, context, targets, wait=holder is not None, takes_over=False)
-        call = calls.claim(request)
+        call = lease_calls.claim(request)
         if holder is None:
             return sort_states(tasks, await self._asker._ask(call), self._values)  # noqa: SLF001
         return sort_states(tasks, await wait_for_claim(self._asker, call, holder, None), self._values)
@@ -337,7 +337,7 @@ async def give_up(asker: Asker, claim_id: bytes) -> None:
     """Release a claim, cancelled or not; without a daemon, it notices by itself when this process ends."""
     try:
         with anyio.move_on_after(GIVE_UP_TIMEOUT_S, shield=True):
-            await asker._ask(calls.release(claim_id))  # noqa: SLF001
+            await asker._ask(lease_calls.release(claim_id))  # noqa: SLF001
             return
     except CacheError:
         pass

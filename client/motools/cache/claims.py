@@ -14,14 +14,15 @@ from typing import Any, Final, Literal, get_args
 
 from msgspec import Struct
 
-from motools.cache import calls
+from motools.cache import calls, lease_calls
 from motools.cache.arguments import check_seconds, text
 from motools.cache.calls import Call, Provenance
 from motools.cache.entries import LeaseEntry, lease_entry, text_of
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ClaimTimeout, ComputationFailed
 from motools.cache.keys import canonical_json
+from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind, eval_key, model_key
-from motoolsd.wire.messages import Claim, KeyState
+from motoolsd.wire.messages import Claim
 
 OnFailure = Literal["raise", "take over"]
 
@@ -144,7 +145,7 @@ class ClaimBase:
         self._is_inside = True
 
     def _request(self, context: bytes, *, wait: bool) -> Call[list[KeyState]]:
-        return calls.claim(
+        return lease_calls.claim(
             claim_request(
                 self.claim_id, context, [self._target], wait=wait, takes_over=self._options.on_failure == "take over"
             )
@@ -186,7 +187,7 @@ class ClaimBase:
 
     def _failing(self, reason: str, retry_after_s: float | None) -> Call[int]:
         self._check_owner("fail")
-        return calls.record_failure(self._target.kind, self._target.key, self._token or 1, reason, retry_after_s)
+        return lease_calls.record_failure(self._target.kind, self._target.key, self._token or 1, reason, retry_after_s)
 
     def _check_owner(self, verb: str) -> None:
         if self._pid != os.getpid():
@@ -300,7 +301,7 @@ def join_lease(directory: str, claim_id: bytes) -> None:
         connect(directory, timeout_s=GIVE_UP_TIMEOUT_S, autostart=False, create=False), GIVE_UP_TIMEOUT_S
     )
     try:
-        call = calls.join(claim_id)
+        call = lease_calls.join(claim_id)
         call.result(connection.exchange(call.request_for(None), GIVE_UP_TIMEOUT_S))
     finally:
         connection.close()

@@ -11,8 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
-from motoolsd.wire.messages import LeaseRow
+from motoolsd.wire.entries import DatasetRow, EvalRow, LeaseRow, ModelRow, Row
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ import anyio
 from motools.cache.clock import monotonic_s, utc_text
 from motools.cache.errors import ClaimDeadlock, StaleLease
 from motoolsd.wire import messages as m
+from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind
 
 Key = tuple[Kind, str]
@@ -35,7 +36,7 @@ class _Waiter:
         self.request = request
         self.keys = [(request.kind, key) for key in request.keys]
         self.answered = anyio.Event()
-        self.answer: tuple[Key, m.KeyState] | None = None
+        self.answer: tuple[Key, KeyState] | None = None
 
 
 class MemoryLeases:
@@ -49,7 +50,7 @@ class MemoryLeases:
         self._failures: dict[Key, tuple[str, float]] = {}
         self._last_token = 0
 
-    def claim(self, request: m.Claim) -> list[m.KeyState]:
+    def claim(self, request: m.Claim) -> list[KeyState]:
         """How each key stands; those that are free are the claim's own now.
 
         Raises:
@@ -61,7 +62,7 @@ class MemoryLeases:
             raise ClaimDeadlock(f"claiming {own[0][1]} would never end: this task holds it already, in an outer block")
         return [self._state(key, request) for key in keys]
 
-    async def wait(self, request: m.Claim) -> list[m.KeyState]:
+    async def wait(self, request: m.Claim) -> list[KeyState]:
         """The same, when there is something to give. Cancellation: leaves the queue."""
         states = self.claim(request)
         if any(state.holder is None for state in states):
@@ -97,7 +98,7 @@ class MemoryLeases:
         self._leases.pop(key, None)
         self._failures.pop(key, None)
         for waiter in [waiter for waiter in self._waiters if key in waiter.keys]:
-            self._answer(waiter, key, m.KeyState(value=value))
+            self._answer(waiter, key, KeyState(value=value))
 
     def release(self, claim_id: bytes) -> int:
         """A claim is over; how many leases it held."""
@@ -127,29 +128,29 @@ class MemoryLeases:
         if request.retry_after_s is not None:
             self._failures[key] = (request.reason, monotonic_s() + request.retry_after_s)
         for waiter in [waiter for waiter in self._waiters if key in waiter.keys and not waiter.request.takes_over]:
-            self._answer(waiter, key, m.KeyState(failure=request.reason))
+            self._answer(waiter, key, KeyState(failure=request.reason))
         self._hand_over(key)
 
-    def rows(self) -> list[m.LeaseRow]:
+    def rows(self) -> list[LeaseRow]:
         """All leases, the oldest first."""
         return [self._row(key, lease) for key, lease in self._leases.items()]
 
-    def _state(self, key: Key, request: m.Claim) -> m.KeyState:
+    def _state(self, key: Key, request: m.Claim) -> KeyState:
         if (value := self._value_of(key)) is not None:
-            return m.KeyState(value=value)
+            return KeyState(value=value)
         reason, until_s = self._failures.get(key, ("", -inf))
         if not request.takes_over and monotonic_s() < until_s:
-            return m.KeyState(failure=reason)
+            return KeyState(failure=reason)
         lease = self._leases.get(key) or self._grant(key, request)
         if lease.claim_id == request.claim_id:
-            return m.KeyState(token=lease.token)
-        return m.KeyState(holder=self._row(key, lease))
+            return KeyState(token=lease.token)
+        return KeyState(holder=self._row(key, lease))
 
-    def _state_of_other(self, key: Key) -> m.KeyState:
+    def _state_of_other(self, key: Key) -> KeyState:
         """How a key stands that a claim has waited for beside the one that was answered."""
         if (value := self._value_of(key)) is not None:
-            return m.KeyState(value=value)
-        return m.KeyState(holder=self._row(key, self._leases[key]))
+            return KeyState(value=value)
+        return KeyState(holder=self._row(key, self._leases[key]))
 
     def _is_own(self, key: Key, request: m.Claim) -> bool:
         lease = self._leases.get(key)
@@ -173,16 +174,16 @@ class MemoryLeases:
     def _hand_over(self, key: Key) -> None:
         for waiter in self._waiters:
             if key in waiter.keys:
-                self._answer(waiter, key, m.KeyState(token=self._grant(key, waiter.request).token))
+                self._answer(waiter, key, KeyState(token=self._grant(key, waiter.request).token))
                 return
 
-    def _answer(self, waiter: _Waiter, key: Key, state: m.KeyState) -> None:
+    def _answer(self, waiter: _Waiter, key: Key, state: KeyState) -> None:
         self._waiters.remove(waiter)
         waiter.answer = (key, state)
         waiter.answered.set()
 
-    def _row(self, key: Key, lease: _Lease) -> m.LeaseRow:
-        return m.LeaseRow(
+    def _row(self, key: Key, lease: _Lease) -> LeaseRow:
+        return LeaseRow(
             kind=key[0],
             key=key[1],
             pid=os.getpid(),

@@ -22,8 +22,8 @@ from motools.cache.clock import monotonic_s
 from motools.cache.endpoint import exhausted
 from motools.cache.errors import CacheError, DaemonNotRunning, error_from
 from motools.cache.recovery import no_answer
-from motoolsd.wire.messages import Readiness
 from motoolsd.wire.names import LOG
+from motoolsd.wire.readiness import Readiness
 
 KEPT_VARIABLES = frozenset(
     {"HOME", "PATH", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "DBUS_SESSION_BUS_ADDRESS", "LD_LIBRARY_PATH"}

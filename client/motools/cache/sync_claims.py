@@ -13,7 +13,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from motools.cache import calls
+from motools.cache import lease_calls
 from motools.cache.calls import Call
 from motools.cache.claims import (
     GIVE_UP_TIMEOUT_S,
@@ -44,7 +44,7 @@ from motools.cache.errors import (
 )
 from motools.cache.launch import connect
 from motools.cache.recovery import Recovery
-from motoolsd.wire.messages import KeyState
+from motoolsd.wire.entries import KeyState
 
 if TYPE_CHECKING:
     from motools.cache.sync import SyncCache
@@ -211,11 +211,11 @@ class SyncClaims:
 
     def list_leases(self) -> list[LeaseEntry]:
         """Who computes what, the oldest first."""
-        return self._as_cache()._call(calls.list_leases())  # noqa: SLF001 - one object
+        return self._as_cache()._call(lease_calls.list_leases())  # noqa: SLF001 - one object
 
     def break_lease(self, key: str, kind: str | None = None) -> int:
         """Take the lease of a key away from its owner, whose `fulfil` will raise StaleLease; how many there were."""
-        return self._as_cache()._call(calls.break_lease(key, kind))  # noqa: SLF001 - one object
+        return self._as_cache()._call(lease_calls.break_lease(key, kind))  # noqa: SLF001 - one object
 
     def _claim(self, target: Target, *, wait: bool, timeout_s: float | None, on_failure: OnFailure) -> SyncClaim:
         return SyncClaim(self._as_cache(), target, ClaimOptions(wait=wait, timeout_s=timeout_s, on_failure=on_failure))
@@ -267,7 +267,9 @@ class SyncClaimGroup:
     ) -> tuple[dict[str, int], LeaseEntry | None]:
         """Which tasks are ours to compute, with their tokens; waits if `holder` computes all of them."""
         targets = [self._targets[task] for task in tasks]
-        call = calls.claim(claim_request(self._claim_id, context, targets, wait=holder is not None, takes_over=False))
+        call = lease_calls.claim(
+            claim_request(self._claim_id, context, targets, wait=holder is not None, takes_over=False)
+        )
         states = (
             self._cache._call(call)  # noqa: SLF001 - the cache makes claims
             if holder is None
@@ -334,7 +336,7 @@ def _open(cache: SyncCache, recovery: Recovery | None) -> BlockingConnection:
 def give_up(cache: SyncCache, claim_id: bytes) -> None:
     """Release a claim; without a daemon, it notices by itself when this process ends."""
     try:
-        cache._call(calls.release(claim_id), timeout_s=min(cache._timeout_s, GIVE_UP_TIMEOUT_S))  # noqa: SLF001
+        cache._call(lease_calls.release(claim_id), timeout_s=min(cache._timeout_s, GIVE_UP_TIMEOUT_S))  # noqa: SLF001
     except CacheError:
         import logging
 
