@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from examples.sweep.asking import ensure_dataset
-from examples.sweep.plan import CONFIGS_MAX, distinct_configs, plan_passes
+from examples.sweep.plan import CONFIGS_MAX, distinct_configs, plan_work
 from examples.sweep.report import open_progress, run_motools, summarise, summary_lines, table_of
-from examples.sweep.workers import Event, WorkerDied, open_workers, run_passes
+from examples.sweep.workers import Event, WorkerDied, open_workers, run_work
 from motools.cache import SyncCache
 
 DEFAULT_DIR = Path("build/demo/.motools")
@@ -28,14 +28,14 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--configs", type=int, default=CONFIGS_MAX, help=f"distinct ones (default: {CONFIGS_MAX})")
     arguments = parser.parse_args(words)
     try:
-        plan_passes(distinct_configs(arguments.configs), arguments.workers)
+        plan_work(distinct_configs(arguments.configs), arguments.workers)
     except ValueError as error:
         parser.error(str(error))
     return arguments
 
 
 def run_sweep(directory: Path, *, worker_count: int, config_count: int) -> list[Event]:
-    """Ask for every configuration twice, from two workers at different times.
+    """Ask for every configuration twice, from two workers at the same time.
 
     Args:
         directory: the cache directory, absolute; made where it is missing.
@@ -45,14 +45,14 @@ def run_sweep(directory: Path, *, worker_count: int, config_count: int) -> list[
     Returns:
         The answers, in the order in which they came.
     """
-    passes = plan_passes(distinct_configs(config_count), worker_count)
+    lists = plan_work(distinct_configs(config_count), worker_count)
     with SyncCache(directory) as cache:
         dataset_hash = ensure_dataset(cache, directory)
     with (
         open_progress(2 * config_count) as progress,
         open_workers(worker_count, directory, dataset_hash) as workers,
     ):
-        return run_passes(workers, passes, progress.advance)
+        return run_work(workers, lists, progress.advance)
 
 
 def main(words: list[str]) -> int:

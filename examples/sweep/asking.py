@@ -1,4 +1,4 @@
-"""The one pattern that uses the cache: look it up, and only on a miss compute, keep the file, and store the entry."""
+"""The one pattern that uses the cache: claim, and compute only if nobody has or does; keep the file, then fulfil."""
 
 from __future__ import annotations
 
@@ -41,14 +41,17 @@ def ensure_dataset(cache: SyncCache, directory: Path) -> str:
 
     content = digits_as_jsonl()
     dataset_hash = hash_content(content)
-    if cache.get_file_id(dataset_hash) is None:
+
+    def upload() -> str:
         write_durably(dataset_path(directory, dataset_hash), content.encode())
-        cache.set_file_id(dataset_hash, f"file-{dataset_hash[:12]}")
+        return f"file-{dataset_hash[:12]}"
+
+    cache.get_or_upload(dataset_hash, upload)
     return dataset_hash
 
 
 def ask(cache: SyncCache, jobs: Jobs, config: Config) -> Answer:
-    """The model of a configuration and its accuracy: from the cache, or made and put there.
+    """The model of a configuration and its accuracy: from the cache, from another worker, or made and put there.
 
     Files come first and entries second, so that an entry never names a file that is not there.
 
@@ -57,14 +60,12 @@ def ask(cache: SyncCache, jobs: Jobs, config: Config) -> Answer:
         jobs: what to do on a miss.
         config: the hyperparameters.
     """
-    model_id = cache.get_model_id(jobs.dataset_hash, config.as_dict(), backend_type=BACKEND)
-    was_trained = model_id is None
-    if model_id is None:
-        model_id = jobs.train(config)
-        cache.set_model_id(jobs.dataset_hash, config.as_dict(), model_id, backend_type=BACKEND)
-    logs = cache.get_eval_log_paths(model_id, [TASK], BACKEND, SPLIT)
-    if logs is None:
-        logs = {TASK: str(jobs.evaluate(model_id))}
-        cache.set_eval_log_paths(model_id, logs, BACKEND, SPLIT)
+    with cache.claim_model(jobs.dataset_hash, config.as_dict(), backend_type=BACKEND) as claim:
+        was_trained = claim.is_owner
+        if was_trained:
+            claim.fulfil(jobs.train(config))
+    model_id = claim.value
+    assert model_id is not None, "a hit, or fulfilled"
+    logs = cache.get_or_evaluate(model_id, [TASK], lambda _: {TASK: str(jobs.evaluate(model_id))}, BACKEND, SPLIT)
     log = json.loads(Path(logs[TASK]).read_text(encoding="utf-8"))
     return Answer(config.name, was_trained, accuracy=log["accuracy"], train_s=log["train_s"])

@@ -1,4 +1,4 @@
-"""What is asked for, by whom, and when: each configuration is wanted by two workers, one after the other."""
+"""What is asked for, and by whom: each configuration is wanted by two workers at the same time."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def distinct_configs(count: int = CONFIGS_MAX) -> list[Config]:
     return [Config(*point) for point in islice(product(HIDDEN_UNITS, ALPHAS, LEARNING_RATES), count)]
 
 
-def plan_passes(configs: list[Config], worker_count: int) -> list[list[list[Config]]]:
-    """Who asks for what, in two passes: in the second, each worker wants what its neighbour wanted in the first.
+def plan_work(configs: list[Config], worker_count: int) -> list[list[Config]]:
+    """Who asks for what: workers stand in pairs, and both of a pair want the same, in the same order.
 
-    A pass begins when the one before is done, so that the second to ask finds what the first one made.
+    So two of them miss every configuration at the same moment, and one has to wait for the other's training.
 
     Returns:
-        For each pass, for each worker, the configurations it asks for, in order.
+        For each worker, the configurations it asks for, in order; of an odd number of workers, the last asks for none.
 
     Raises:
         ValueError: fewer than two workers, so that nobody could be the second.
     """
     if worker_count < 2:  # noqa: PLR2004 - a first and a second
         raise ValueError(f"a sweep takes at least 2 workers, not {worker_count}")
-    first = [configs[worker::worker_count] for worker in range(worker_count)]
-    second = first[1:] + first[:1]
-    return [first, second]
+    pairs = worker_count // 2
+    shares = [configs[pair::pairs] for pair in range(pairs)]
+    return [*(shares[worker // 2] for worker in range(2 * pairs)), *([[]] if worker_count % 2 else [])]

@@ -26,6 +26,8 @@ class Summary:
     hits: int
     spent_s: float
     saved_s: float
+    once: bool
+    """Whether no configuration was trained more than once."""
 
 
 def summarise(events: list[Event]) -> Summary:
@@ -40,15 +42,17 @@ def summarise(events: list[Event]) -> Summary:
         hits=len(hits),
         spent_s=sum(answer.train_s for answer in trained),
         saved_s=sum(answer.train_s for answer in hits),
+        once=len({answer.config_name for answer in trained}) == len(trained),
     )
 
 
 def summary_lines(summary: Summary, elapsed_s: float) -> list[str]:
     """The summary in sentences."""
     return [
-        f"{summary.asked} trainings asked for, {summary.distinct} distinct.",
+        f"{summary.asked} trainings asked for, {summary.distinct} distinct, each by two workers at the same time.",
         f"Trained: {summary.trained}, which took {summary.spent_s:.1f} s of computing.",
         f"Hits:    {summary.hits}, which saved {summary.saved_s:.1f} s of computing.",
+        "Nothing was trained twice." if summary.once else "Something was trained twice: that is a bug.",
         f"The sweep took {elapsed_s:.1f} s.",
     ]
 

@@ -1,4 +1,4 @@
-"""The worker processes, and the parent that hands out passes and gathers answers.
+"""The worker processes, and the parent that hands out the work and gathers answers.
 
 A pipe leads to each worker. The parent sends a list of configurations and receives an answer for each; a worker that
 dies closes its end, which ends the sweep with an error and never with a wait.
@@ -50,7 +50,7 @@ class Worker:
 
 
 def run_worker(pipe: Connection[Answer, list[Config] | None], directory: Path, dataset_hash: str) -> None:
-    """A worker's whole life: answer pass after pass until the parent says None.
+    """A worker's whole life: answer list after list until the parent says None.
 
     An interrupt from the keyboard goes to the parent alone, which then ends its workers.
     """
@@ -87,14 +87,12 @@ def open_workers(count: int, directory: Path, dataset_hash: str) -> Iterator[lis
             worker.pipe.close()
 
 
-def run_passes(
-    workers: list[Worker], passes: list[list[list[Config]]], on_event: Callable[[Event], None]
-) -> list[Event]:
-    """Let the workers go through the passes, one pass after the other.
+def run_work(workers: list[Worker], lists: list[list[Config]], on_event: Callable[[Event], None]) -> list[Event]:
+    """Let all workers go through their configurations at the same time.
 
     Args:
-        workers: as many as each pass has lists.
-        passes: as `plan_passes` made them.
+        workers: as many as there are lists.
+        lists: as `plan_work` made them.
         on_event: called with each answer as it comes in.
 
     Returns:
@@ -104,14 +102,13 @@ def run_passes(
         WorkerDied: a worker ended early.
     """
     events: list[Event] = []
-    for lists in passes:
-        outstanding = {}
-        for worker, configs in zip(workers, lists, strict=True):
-            send(worker, configs)
-            outstanding[worker.number] = len(configs)
-        for event in receive_answers(workers, outstanding):
-            events.append(event)
-            on_event(event)
+    outstanding = {}
+    for worker, configs in zip(workers, lists, strict=True):
+        send(worker, configs)
+        outstanding[worker.number] = len(configs)
+    for event in receive_answers(workers, outstanding):
+        events.append(event)
+        on_event(event)
     return events
 
 
@@ -132,7 +129,7 @@ def receive_answers(workers: list[Worker], outstanding: dict[int, int]) -> Itera
 
 
 def send(worker: Worker, configs: list[Config] | None) -> None:
-    """Hand a worker its part of a pass, or None: the end.
+    """Hand a worker its list, or None: the end.
 
     Raises:
         WorkerDied: nobody reads at the other end.

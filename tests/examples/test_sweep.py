@@ -27,8 +27,9 @@ def test_second_sweep_on_the_same_directory_is_all_hits(cache_dir: Path) -> None
     first = run_sweep(cache_dir, "--workers", "3", "--configs", "4")
     second = run_sweep(cache_dir, "--workers", "3", "--configs", "4")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "8 trainings asked for, 4 distinct." in first.stdout
+    assert "8 trainings asked for, 4 distinct," in first.stdout
     assert "Trained: 4," in first.stdout
+    assert "Nothing was trained twice." in first.stdout
     assert "Hits:    4," in first.stdout
     assert "Trained: 0," in second.stdout
     assert "Hits:    8," in second.stdout

@@ -9,7 +9,7 @@ import pytest
 
 from examples.sweep.asking import Answer
 from examples.sweep.plan import Config
-from examples.sweep.workers import Event, Worker, WorkerDied, receive_answers, run_passes
+from examples.sweep.workers import Event, Worker, WorkerDied, receive_answers, run_work
 
 ANSWER = Answer("mlp", was_trained=True, accuracy=0.9, train_s=1.0)
 CONFIG = Config(32, 0.1, 0.01)
@@ -40,8 +40,8 @@ def test_each_answer_is_reported_as_it_comes() -> None:
     with their_end, worker.pipe:
         their_end.send(ANSWER)
         their_end.send(ANSWER)
-        events = run_passes([worker], [[[CONFIG]], [[CONFIG]]], seen.append)
-        assert [their_end.recv(), their_end.recv()] == [[CONFIG], [CONFIG]]
+        events = run_work([worker], [[CONFIG, CONFIG]], seen.append)
+        assert their_end.recv() == [CONFIG, CONFIG]
     assert seen == events == [Event(0, ANSWER), Event(0, ANSWER)]
 
 
@@ -55,10 +55,10 @@ def test_worker_that_dies_ends_the_sweep() -> None:
             list(receive_answers([worker], {3: 2}))
 
 
-def test_dead_worker_is_noticed_when_a_pass_begins() -> None:
-    """Also one that died between two passes."""
+def test_dead_worker_is_noticed_when_the_work_is_handed_out() -> None:
+    """Not only while its answers are awaited."""
     worker, their_end = unstarted_worker(0)
     with worker.pipe:
         their_end.close()
         with pytest.raises(WorkerDied):
-            run_passes([worker], [[[CONFIG]]], lambda event: None)
+            run_work([worker], [[CONFIG]], lambda event: None)
