@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from motoolsd.wire import messages as m
-from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
 from motoolsd.wire.keys import Kind, eval_key
 
 KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
@@ -12,14 +12,25 @@ TIMES = {"created_at": "2026-01-31T23:59:59.123Z", "last_used_at": "2026-02-01T0
 COMMON = {**TIMES, "hits": 3, "size_bytes": 5, "version": "1.2", "labels": {"experiment": "e1"}, "pinned": True}
 HASH = "a" * 64
 
+LEASE = LeaseRow(
+    kind=Kind.MODEL,
+    key="k",
+    pid=42,
+    host="here",
+    command="python train.py",
+    since="2026-01-31T23:59:59.123Z",
+    token=7,
+    waiters=3,
+)
 REQUESTS: tuple[m.Request, ...] = (
     m.Hello(protocol=1, version="0.1.0", client="motools.cache", pid=42, start_time=7, features=("lookup",)),
     m.Lookup(
         kind=Kind.EVAL, keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)]
     ),
-    m.PutDataset(request_key=KEY, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
+    m.PutDataset(request_key=KEY, token=7, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
     m.PutModel(
         request_key=KEY,
+        token=7,
         labels={"a": "b"},
         version="v",
         dataset_hash=HASH,
@@ -29,6 +40,7 @@ REQUESTS: tuple[m.Request, ...] = (
     ),
     m.PutEvals(
         request_key=KEY,
+        token=7,
         model_id="ft-1",
         backend_type="inspect",
         kwargs=b'{"limit": 3}',
@@ -38,6 +50,12 @@ REQUESTS: tuple[m.Request, ...] = (
     ),
     m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[]),
     m.ClearAll(request_key=KEY),
+    m.Claim(claim_id=b"claim-id-of-ours", context=b"context", kind=Kind.MODEL, keys=["k"], wait=True, takes_over=True),
+    m.Release(claim_id=b"claim-id-of-ours"),
+    m.RecordFailure(kind=Kind.MODEL, key="k", token=7, reason="out of memory", retry_after_s=1.5, is_retry=True),
+    m.JoinLease(claim_id=b"claim-id-of-ours"),
+    m.BreakLease(key="k", kind=Kind.MODEL),
+    m.ListLeases(),
     m.ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t"),
     m.GetStats(),
     m.GetSizes(),
@@ -73,6 +91,16 @@ REPLIES: tuple[m.Reply, ...] = (
             )
         ],
     ),
+    m.Claimed(
+        states=[
+            KeyState(value=b"ft-1"),
+            KeyState(token=7),
+            KeyState(failure="out of memory"),
+            KeyState(holder=LEASE),
+        ]
+    ),
+    m.Released(count=1),
+    m.LeasePage(is_last=True, items=[LEASE]),
     m.Sizes(categories={"datasets": SIZE}),
     m.Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4),
     m.Status(
