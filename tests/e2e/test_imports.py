@@ -27,8 +27,8 @@ def loaded_by(statement: str) -> set[str]:
         "import motools.cache",
         "from motools.cache import SyncCache, CacheUtils",
         "from motools.cache import hash_content, hash_dict, make_model_cache_key, make_eval_cache_key",
-        "from motools.cache import CacheBackend, CacheError, InMemoryCache",
-        "import motools.cache.base, motools.cache.keys, motools.cache.memory, motools.cache.utils",
+        "from motools.cache import CacheBackend, CacheError",
+        "import motools.cache.base, motools.cache.keys, motools.cache.utils, motools.cache.sync_claims",
     ],
 )
 def test_blocking_side_loads_no_event_loop_no_database_and_no_terminal_library(statement: str) -> None:

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from motools.cache.base import CacheBackend
 from motools.cache.client import TIMEOUT_S, Client
 from motools.cache.endpoint import check_directory
-from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, ModelEntry
+from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, LeaseEntry, ModelEntry
 from motools.cache.errors import CacheRequestError
 from motools.cache.sync import SyncCache
 from motoolsd.wire.messages import Size, Status
@@ -113,6 +113,14 @@ class CacheUtils:
             CacheRequestError: the backend has no daemon.
         """
         return self._daemon().get_status()
+
+    def list_leases(self) -> list[LeaseEntry]:
+        """Who computes what, the oldest first."""
+        return _result(self._backend.list_leases)
+
+    def break_lease(self, key: str, kind: str | None = None) -> int:
+        """Take the lease of a key away from its owner; how many there were."""
+        return _result(self._backend.break_lease, key, kind)
 
     def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
         """Remove some datasets, or all; an empty list removes nothing. How many were removed."""

@@ -12,10 +12,11 @@ from typing import Annotated
 import typer
 
 from motools.cache.errors import CacheError
-from motools.cli import cache, daemon
-from motools.cli.coercion import Group
+from motools.cli import cache, daemon, leases
+from motools.cli.coercion import Command, Group
 from motools.cli.exits import INTERRUPTED, exit_code
 from motools.cli.output import OutputFailed, say_error
+from motools.cli.run import run as run_command
 
 app = typer.Typer(
     name="motools",
@@ -26,8 +27,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+assert leases.COLUMNS, "importing it adds its command to the group below"
 app.add_typer(cache.app, name="cache")
 app.add_typer(daemon.app, name="daemon")
+# Options end at the first word of the command: what follows is the command's own.
+app.command("run", cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(
+    run_command
+)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -6,7 +6,6 @@ Invariant: reading makes no directory; nothing is removed without `--yes` or a y
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +26,7 @@ from motools.cli.options import (
     TaskIds,
     chosen,
 )
-from motools.cli.output import confirm, pairs, print_document, print_items, say, say_error
+from motools.cli.output import can_ask, confirm, pairs, print_document, print_items, say, say_error
 from motools.cli.selection import (
     CLEAR_FILTERS,
     ENTRY_TYPES,
@@ -196,7 +195,7 @@ def clear(
     """
     filters = Filters(dataset_hash, model_id, task_id)
     check_filters(kind.value, filters, CLEAR_FILTERS)
-    if not yes and not _can_ask():
+    if not yes and not can_ask():
         say_error("there is no terminal to ask at: pass --yes to remove without asking")
         raise typer.Exit(USAGE)
     with open_utils(cache_dir) as utils:
@@ -204,10 +203,6 @@ def clear(
             _ask(count_entries(utils, kind, filters), cache_dir)
         counts = clear_entries(utils, kind, filters)
     say(f"removed {counts_text(counts)} from {cache_dir}")
-
-
-def _can_ask() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _ask(counts: dict[str, int], directory: str) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from motools.cache.errors import (
     CacheDirectoryMissing,
     CacheRequestError,
+    ClaimDeadlock,
+    ClaimTimeout,
+    ComputationFailed,
     ConnectionLost,
     DaemonBusy,
     DaemonNotRunning,
     PeerRefused,
+    StaleLease,
     StorageFailed,
 )
 
@@ -33,6 +37,10 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (ConnectionLost, TIMED_OUT),
     (PeerRefused, REFUSED),
     (StorageFailed, FAILED),
+    (ClaimTimeout, TIMED_OUT),
+    (ComputationFailed, FAILED),
+    (StaleLease, FAILED),
+    (ClaimDeadlock, FAILED),
     (CacheRequestError, USAGE),
 )
 """The first that fits counts."""

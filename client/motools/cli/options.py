@@ -30,6 +30,28 @@ class Clearable(StrEnum):
     ALL = "all"
 
 
+class LeaseKind(StrEnum):
+    """What can be computed once."""
+
+    DATASET = "dataset"
+    MODEL = "model"
+    EVAL = "eval"
+
+
+class Result(StrEnum):
+    """Where a command leaves its result."""
+
+    FILE = "file"
+    STDOUT = "stdout"
+
+
+class OnFailureChoice(StrEnum):
+    """What to do when whoever computes it has failed."""
+
+    RAISE = "raise"
+    TAKE_OVER = "take-over"
+
+
 class Format(StrEnum):
     """How data is printed."""
 
@@ -62,6 +84,9 @@ DEFAULT_DIR = ".motools"
 FormatOption = Annotated[Format, typer.Option("--format", metavar="FORMAT", help="table, json, jsonl or csv.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 
+LeaseKindOption = Annotated[
+    LeaseKind | None, typer.Option("--kind", metavar="KIND", help="Only of this kind: dataset, model or eval.")
+]
 DatasetHashes = Annotated[
     list[str] | None, typer.Option("--dataset-hash", metavar="HASH", help="Only of this dataset. Repeatable.")
 ]

@@ -82,6 +82,11 @@ def confirm(question: str) -> bool:
     return answer.strip().lower() in {"y", "yes"}
 
 
+def can_ask() -> bool:
+    """Whether somebody sits at the other end of stdin."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def say(text: str) -> None:
     """A message for the person at the terminal, broken between words there."""
     text = shown_lines(text)

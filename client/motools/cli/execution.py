@@ -1,0 +1,193 @@
+"""Running a command in the place of its caller: its signals, its output, its end.
+
+Layer: motools.cli. Imports options and motools.cache.claims.
+Invariant: the command never outlives us (PR_SET_PDEATHSIG), and the lease never ends before the command (`join_lease`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from motools.cache.claims import join_lease
+from motools.cache.errors import CacheError
+from motools.cli.options import Result
+
+RESULT_VARIABLE: Final = "MOTOOLS_RESULT"
+PASSED_ON: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+SIGNALLED: Final = 128
+_PR_SET_PDEATHSIG: Final = 1
+_SENT_BY_KERNEL: Final = 0x80
+"""si_code of a signal that came from the terminal: the command, in the same group, has got it too."""
+
+
+class CannotRun(Exception):
+    """The command could not be started."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Keep what a shell would end with."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    exit_code: int
+    """128 and the signal's number, if it died of one."""
+    value: str
+    reason: str
+    """Why there is no value, if it ended well."""
+    was_interrupted: bool
+    """Whether somebody ended it, instead of it failing."""
+
+
+def execute(command: list[str], result: Result, directory: str, claim_id: bytes) -> Outcome:
+    """Run a command to its end.
+
+    Args:
+        command: program and arguments.
+        result: where it leaves its result.
+        directory: the cache directory.
+        claim_id: the claim whose lease is to last as long as the command.
+
+    Raises:
+        CannotRun: it could not be started.
+    """
+    with _result_file() as path, _signals_held() as mask:
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, RESULT_VARIABLE: str(path)},
+                stdout=subprocess.PIPE if result is Result.STDOUT else None,
+                # There is no other thread yet.
+                preexec_fn=_preparation(directory, claim_id, mask),  # noqa: PLW1509
+            )
+        except OSError as error:
+            raise _cannot_run(command[0], error) from error
+        except subprocess.SubprocessError as error:
+            message = f"{command[0]} was not run: its lease could not be joined, see `motools daemon logs`"
+            raise CannotRun(message, 1) from error
+        with process:
+            last_line = _LastLine(process.stdout)
+            got = _wait(process)
+            printed = last_line.text()
+        code = process.returncode
+        if result is Result.STDOUT:
+            value, reason = printed, "printed nothing"
+        else:
+            value, reason = _read_result(path), f"left nothing in ${RESULT_VARIABLE}"
+    died = -code if code < 0 else None
+    return Outcome(code if died is None else SIGNALLED + died, value, reason, bool(got) or died in PASSED_ON)
+
+
+def _preparation(directory: str, claim_id: bytes, mask: set[signal.Signals]) -> Callable[[], None]:
+    """What the forked child does before it becomes the command."""
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(SIGNALLED + signal.SIGKILL)
+        try:
+            join_lease(directory, claim_id)
+        except CacheError as error:
+            sys.stderr.write(f"motools: error: {error}\n")
+            sys.stderr.flush()
+            raise
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return prepare
+
+
+@contextmanager
+def _signals_held() -> Iterator[set[signal.Signals]]:
+    """Hold signals back, so that each is either waited for or kept for the end; gives what was held before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
+    try:
+        yield {signal.Signals(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> list[int]:
+    """Wait for the end, passing signals on; those that came."""
+    got: list[int] = []
+    while process.poll() is None:
+        info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD})
+        if info.si_signo == signal.SIGCHLD:
+            continue
+        got.append(info.si_signo)
+        if info.si_code != _SENT_BY_KERNEL:
+            process.send_signal(info.si_signo)
+    return got
+
+
+class _LastLine:
+    """Passes the command's output on, and remembers its last line that is not empty."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        self._line = b""
+        self._thread = None if stream is None else threading.Thread(target=self._copy, args=(stream,), daemon=True)
+        if self._thread is not None:
+            self._thread.start()
+
+    def text(self) -> str:
+        """The line, when there is no more to come."""
+        if self._thread is not None:
+            self._thread.join()
+        return self._line.decode("utf-8", "surrogateescape").strip()
+
+    def _copy(self, stream: IO[bytes]) -> None:
+        held: list[bytes] = []
+        for line in stream:
+            if line.strip():
+                _pass_on(held)
+                held = [line]
+                self._line = line
+            else:
+                held.append(line)
+
+
+def _pass_on(lines: list[bytes]) -> None:
+    with suppress(OSError, ValueError):  # nobody reads it; the command goes on all the same
+        sys.stdout.buffer.write(b"".join(lines))
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _result_file() -> Iterator[Path]:
+    """The name of a file that is not there yet, in a directory of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="motools-run-"))
+    path = directory / "result"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the command left something else there: it is not ours to remove
+            directory.rmdir()
+
+
+def _read_result(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
+    except OSError:
+        return ""
+
+
+def _cannot_run(program: str, error: OSError) -> CannotRun:
+    if isinstance(error, FileNotFoundError):
+        return CannotRun(f"{program} cannot be found: name it by its path, or look at $PATH", NOT_FOUND)
+    return CannotRun(f"{program} cannot be run: {error.strerror}", NOT_EXECUTABLE)
