@@ -61,7 +61,7 @@ class Lease(Struct):
     claimant: Claimant
     since: str
     processes: set[Process] = field(default_factory=set)
-    """Those whose end ends the lease, once all of them have ended."""
+    """Those whose end ends the lease, once all of them have ended. An invisible owner is none of them, and keeps it."""
 
 
 class Waiter(Struct, frozen=True):
@@ -251,7 +251,12 @@ class LeaseTable:
         self._by_process.setdefault(process, set()).add(key)
 
     def process_ended(self, process: Process, since: str) -> Change:
-        """A process is gone: it waits no more, and what no other process keeps goes to the next."""
+        """A process is gone: it waits no more, and what no other process keeps goes to the next.
+
+        What an invisible process holds it keeps: nobody can know that it is gone, or which of them.
+        """
+        if not process.is_visible:
+            return Change()
         if process in self._waiting_processes:
             for claim_id, waiter in list(self._waiters.items()):
                 if waiter.claimant.process == process:
@@ -260,7 +265,7 @@ class LeaseTable:
         for key in self._by_process.pop(process, set()):
             lease = self._leases[key]
             lease.processes.discard(process)
-            if not lease.processes:
+            if not lease.processes and lease.claimant.process.is_visible:
                 free.append(key)
         return self.revoke(free, since)
 
@@ -273,22 +278,21 @@ class LeaseTable:
         )
 
     def _is_deadlock(self, waiter: Waiter) -> bool:
-        return all(self._leads_to(waiter.claimant.context, key, set()) for key in waiter.keys)
-
-    def _leads_to(self, context: bytes, key: Key, seen: set[Key]) -> bool:
-        """Whether a key cannot be settled before `context` goes on."""
-        # An explicit stack would not do: a waiter goes on when any of its keys is settled, so all must lead there.
-        # The depth is that of a chain of nested claims.
-        if key in seen:
-            return True
-        seen.add(key)
-        holder = self._leases[key].claimant.context
-        if holder == context:
-            return True
-        waits_as = self._waiting_contexts.get(holder)
-        if waits_as is None:
-            return False
-        return all(self._leads_to(context, other, seen) for other in self._waiters[waits_as].keys)
+        """Whether everything that a claim would wait for, directly or not, waits in turn or is the claimant's."""
+        # A claim goes on when any of its keys is settled, so one holder in reach that does not wait is enough.
+        reached = list(waiter.keys)
+        seen = set(reached)
+        while reached:
+            holder = self._leases[reached.pop()].claimant.context
+            if holder == waiter.claimant.context:
+                continue
+            waits_as = self._waiting_contexts.get(holder)
+            if waits_as is None:
+                return False
+            new = [key for key in self._waiters[waits_as].keys if key not in seen]
+            seen.update(new)
+            reached.extend(new)
+        return True
 
     def _grant(self, key: Key, claimant: Claimant, since: str) -> Lease:
         processes = {claimant.process} if claimant.process.is_visible else set()

@@ -287,7 +287,8 @@ def test_backend_fulfils_the_protocol(kind: type[Any], cache_dir: Path) -> None:
     for name, method in vars(CacheBackend).items():
         if inspect.iscoroutinefunction(method):
             assert inspect.signature(method) == inspect.signature(getattr(kind, name)), name
-            assert inspect.signature(method) == inspect.signature(getattr(SyncCache, name)), name
+            if not name.startswith(("claim_", "get_or_")):  # these take functions, or give blocks, that are awaited
+                assert inspect.signature(method) == inspect.signature(getattr(SyncCache, name)), name
             assert inspect.iscoroutinefunction(getattr(kind, name))
             assert not inspect.iscoroutinefunction(getattr(SyncCache, name))
 

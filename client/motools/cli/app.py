@@ -31,9 +31,7 @@ assert leases.COLUMNS, "importing it adds its command to the group below"
 app.add_typer(cache.app, name="cache")
 app.add_typer(daemon.app, name="daemon")
 # Options end at the first word of the command: what follows is the command's own.
-app.command("run", cls=Command, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(
-    run_command
-)
+app.command("run", cls=Command, context_settings={"allow_interspersed_args": False})(run_command)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -6,17 +6,21 @@ Invariant: what is not computed is not cached, and the lease never outlives the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from motools.cli.exits import FAILED, USAGE
+from motools.cache.errors import CacheError, CacheRequestError, StaleLease
+from motools.cli.exits import FAILED, USAGE, exit_code
 from motools.cli.options import DEFAULT_DIR, CacheDir, LeaseKind, OnFailureChoice, Result
 from motools.cli.output import say_error, write
 
 if TYPE_CHECKING:
     from motools.cache.sync_claims import SyncClaim
     from motools.cli.execution import Outcome
+
+RESULT_SHOWN_MAX: Final = 4_096
+"""Characters of a result that could not be stored, in the message that hands it over."""
 
 
 def run(  # noqa: PLR0913 - each is an option of the command line
@@ -78,7 +82,6 @@ def _compute(claim: SyncClaim, command: list[str], result: Result, directory: st
     Raises:
         typer.Exit: there is none; said already.
     """
-    from motools.cache.errors import StaleLease
     from motools.cli.execution import CannotRun, execute
 
     try:
@@ -86,27 +89,47 @@ def _compute(claim: SyncClaim, command: list[str], result: Result, directory: st
     except CannotRun as error:
         say_error(str(error))
         raise typer.Exit(error.exit_code) from error
-    value = _checked(outcome, command)
-    if value is None:
+    complaint = _complaint(outcome, command[0])
+    if complaint is not None:
+        if outcome.exit_code == 0:
+            say_error(f"{complaint}: nothing was cached")
         if not outcome.was_interrupted:
-            claim.fail(f"{command[0]} ended with {outcome.exit_code}")
+            _record_failure(claim, complaint)
         raise typer.Exit(outcome.exit_code or FAILED)
+    _store(claim, outcome.value)
+    return outcome.value
+
+
+def _complaint(outcome: Outcome, program: str) -> str | None:
+    """Why there is nothing to store; None if there is something."""
+    if outcome.exit_code:
+        return f"{program} ended with {outcome.exit_code}"
+    return None if outcome.value else f"{program} ended well but {outcome.reason}"
+
+
+def _record_failure(claim: SyncClaim, reason: str) -> None:
+    """Tell those that wait, if the lease is still ours; the exit code stays the command's either way."""
+    try:
+        claim.fail(reason)
+    except CacheError as error:
+        say_error(str(error))
+
+
+def _store(claim: SyncClaim, value: str) -> None:
+    """Store the result, or hand it over on stderr: hours may have gone into it, and its file is gone.
+
+    Raises:
+        typer.Exit: it was not stored; said already.
+    """
     try:
         claim.fulfil(value)
-    except StaleLease as error:
-        say_error(str(error))
-        if error.value is not None:
+    except CacheError as error:
+        say_error(f"{error}\nThe result that was not stored: {value[:RESULT_SHOWN_MAX]}")
+        if isinstance(error, StaleLease) and error.value is not None:
             write(f"{error.value}\n")
-        raise typer.Exit(FAILED) from error
-    return value
-
-
-def _checked(outcome: Outcome, command: list[str]) -> str | None:
-    """The value, if there is one; what is wrong with a command that succeeded is said."""
-    if outcome.exit_code == 0 and not outcome.value:
-        say_error(f"{command[0]} ended well but {outcome.reason}: nothing was cached")
-        return None
-    return outcome.value if outcome.exit_code == 0 else None
+        # A result that breaks a rule is the command's fault, and none of our command line.
+        code = FAILED if isinstance(error, CacheRequestError) else exit_code(error)
+        raise typer.Exit(code) from error
 
 
 def _seconds(text: str | None) -> float | None:
