@@ -236,3 +236,55 @@ def test_leases_are_listed_and_broken(here: Path) -> None:
         assert "broke 1 lease" in motools("cache", "leases", "--break", "key-of-mine", "--yes").stderr
         assert owner.ask("fulfil v") == "stale None"
     assert "nobody computes" in motools("cache", "leases").stderr
+
+
+def test_last_line_of_a_failed_command_is_passed_on(here: Path) -> None:
+    """It is no result, and most often says what went wrong."""
+    assert here.exists()
+    assert run(*DATASET, "--result", "stdout", "--", "sh", "-c", "echo on; echo why; exit 3") == (3, "on\nwhy\n")
+
+
+def test_what_is_left_in_the_background_is_not_waited_for(here: Path) -> None:
+    """It holds stdout open; the result is there."""
+    command = ("--", "sh", "-c", "sleep 60 2> err & echo $! > pid; echo file-1")
+    try:
+        assert run(*DATASET, "--result", "stdout", *command) == (0, "file-1\n")
+    finally:
+        os.kill(int(wait_for(here / "pid")), signal.SIGKILL)
+
+
+def test_exit_code_is_known_where_the_ends_of_children_are_ignored(here: Path) -> None:
+    """Some supervisors hand that down; a failed command must not pass for one that succeeded."""
+    script = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = (*DATASET, "--", "sh", "-c", "echo half > $MOTOOLS_RESULT; exit 7")
+    words = [sys.executable, "-c", script, MOTOOLS, "run", *command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert run(*DATASET, *storing("file-1")) == (0, "file-1\n")
+
+
+def test_signal_that_comes_after_the_result_does_not_undo_it(here: Path) -> None:
+    """The command has ended well; there is nothing left to end."""
+    assert here.exists()
+    command = ("--", "sh", "-c", "echo file-1 > $MOTOOLS_RESULT; kill -TERM $PPID")
+    # 143: it reached the command in time, all the same.
+    assert run(*DATASET, *command) in ((0, "file-1\n"), (143, ""))
+
+
+def test_result_that_is_no_file_is_no_result(here: Path) -> None:
+    """A directory, for example; without a traceback."""
+    assert here.exists()
+    done = motools("run", *DATASET, "--", "sh", "-c", "mkdir $MOTOOLS_RESULT")
+    assert done.returncode == 1
+    assert done.stderr.startswith("motools: error: sh ended well but left nothing")
+
+
+def test_script_without_its_interpreter_is_126(here: Path) -> None:
+    """The script itself is there."""
+    (here / "script").write_text("#!/no/such/interpreter\n")
+    (here / "script").chmod(0o755)
+    done = motools("run", *DATASET, "--", "./script")
+    assert done.returncode == 126
+    assert "interpreter" in done.stderr

@@ -7,16 +7,20 @@ Invariant: the command never outlives us (PR_SET_PDEATHSIG), and the lease never
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from motools.cache.claims import join_lease
 from motools.cache.errors import CacheError
@@ -30,6 +34,7 @@ SIGNALLED: Final = 128
 _PR_SET_PDEATHSIG: Final = 1
 _SENT_BY_KERNEL: Final = 0x80
 """si_code of a signal that came from the terminal: the command, in the same group, has got it too."""
+_READ_SIZE_BYTES: Final = 65_536
 
 
 class CannotRun(Exception):
@@ -80,10 +85,10 @@ def execute(command: list[str], result: Result, directory: str, claim_id: bytes)
             message = f"{command[0]} was not run: its lease could not be joined, see `motools daemon logs`"
             raise CannotRun(message, 1) from error
         with process:
-            last_line = _LastLine(process.stdout)
+            last_line = None if process.stdout is None else _LastLine(process.stdout.fileno())
             got = _wait(process)
-            printed = last_line.text()
-        code = process.returncode
+            code = process.returncode
+            printed = "" if last_line is None else last_line.finish(is_result=code == 0)
         if result is Result.STDOUT:
             value, reason = printed, "printed nothing"
         else:
@@ -116,9 +121,12 @@ def _preparation(directory: str, claim_id: bytes, mask: set[signal.Signals]) -> 
 def _signals_held() -> Iterator[set[signal.Signals]]:
     """Hold signals back, so that each is either waited for or kept for the end; gives what was held before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
+    # Whoever started us may have had it ignored: then the kernel tells neither of the end nor of the exit code.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield {signal.Signals(number) for number in before}
     finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -132,33 +140,67 @@ def _wait(process: subprocess.Popen[bytes]) -> list[int]:
         got.append(info.si_signo)
         if info.si_code != _SENT_BY_KERNEL:
             process.send_signal(info.si_signo)
+    # Those that came too late for the command: it has ended, and what it computed is not thrown away.
+    while (late := signal.sigtimedwait(PASSED_ON, 0)) is not None:
+        got.append(late.si_signo)
     return got
 
 
 class _LastLine:
-    """Passes the command's output on, and remembers its last line that is not empty."""
+    """Passes the command's output on, but for its last line that is not empty."""
 
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        self._line = b""
-        self._thread = None if stream is None else threading.Thread(target=self._copy, args=(stream,), daemon=True)
-        if self._thread is not None:
-            self._thread.start()
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._partial = bytearray()
+        self._held: list[bytes] = []
+        self._ended = os.eventfd(0)
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
 
-    def text(self) -> str:
-        """The line, when there is no more to come."""
-        if self._thread is not None:
-            self._thread.join()
-        return self._line.decode("utf-8", "surrogateescape").strip()
+    def finish(self, *, is_result: bool) -> str:
+        """The line, after the command has ended; passed on too, unless it is the result, which is printed anyway.
 
-    def _copy(self, stream: IO[bytes]) -> None:
-        held: list[bytes] = []
-        for line in stream:
-            if line.strip():
-                _pass_on(held)
-                held = [line]
-                self._line = line
-            else:
-                held.append(line)
+        What the command has left behind in the background may hold its stdout open: that is not waited for.
+        """
+        os.eventfd_write(self._ended, 1)
+        self._thread.join()
+        os.close(self._ended)
+        if self._partial:
+            self._take(bytes(self._partial))
+        if not is_result:
+            _pass_on(self._held)
+        return self._held[0].decode("utf-8", "surrogateescape").strip() if self._held else ""
+
+    def _copy(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self._ended, select.POLLIN)
+        while self._ended not in [ready for ready, _ in poll.poll()]:
+            part = os.read(self._descriptor, _READ_SIZE_BYTES)
+            if not part:
+                return
+            self._split(part)
+        # All that the command itself has written is in the pipe now.
+        left = int.from_bytes(fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+        while left and (part := os.read(self._descriptor, left)):
+            left -= len(part)
+            self._split(part)
+
+    def _split(self, part: bytes) -> None:
+        *lines, rest = part.split(b"\n")
+        for line in lines:
+            self._take(bytes(self._partial) + line + b"\n")
+            self._partial.clear()
+        self._partial += rest
+
+    def _take(self, line: bytes) -> None:
+        if line.strip():
+            _pass_on(self._held)
+            self._held = [line]
+        elif self._held:
+            self._held.append(line)
+        else:
+            _pass_on([line])
 
 
 def _pass_on(lines: list[bytes]) -> None:
@@ -175,8 +217,8 @@ def _result_file() -> Iterator[Path]:
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
         with suppress(OSError):  # the command left something else there: it is not ours to remove
+            path.unlink(missing_ok=True)
             directory.rmdir()
 
 
@@ -188,6 +230,10 @@ def _read_result(path: Path) -> str:
 
 
 def _cannot_run(program: str, error: OSError) -> CannotRun:
+    if isinstance(error, FileNotFoundError) and shutil.which(program) is not None:
+        return CannotRun(
+            f"{program} cannot be run: the interpreter that its first line names is missing", NOT_EXECUTABLE
+        )
     if isinstance(error, FileNotFoundError):
         return CannotRun(f"{program} cannot be found: name it by its path, or look at $PATH", NOT_FOUND)
     return CannotRun(f"{program} cannot be run: {error.strerror}", NOT_EXECUTABLE)
