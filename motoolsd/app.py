@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import anyio
@@ -29,9 +30,10 @@ from motoolsd.adapters.lock import DirectoryLock, hold_lock
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.socket import open_listener, peer_credentials
+from motoolsd.adapters.stamps import Stamps, map_stamps
 from motoolsd.core.errors import RequestError
 from motoolsd.core.settings import Settings, parse_settings
-from motoolsd.core.slots import Slots
+from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
@@ -108,9 +110,10 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
     with ExitStack() as outermost:
         directory = outermost.enter_context(open_directory(options.cache_dir))
         prepare_log(directory)
+        lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text()))
+        stamps = map_stamps(directory)
         for note in directory.notes:
             logger.warning("%s", note)
-        lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text()))
         settings = _read_settings(directory, options)
         backup = await anyio.to_thread.run_sync(prepare_database, directory.database)
         if backup is not None:
@@ -118,7 +121,7 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
         # Opened before any task group: what keeps the socket from being made is one error, not a group of them.
         async with open_store(directory.database, synchronous=settings.durability.upper()) as store:
             with open_listener(directory, backlog=settings.backlog) as listening:
-                daemon = _build(directory, lock, store, settings, options, clock)
+                daemon = _build(directory, lock, stamps, store, settings, options, clock)
                 await _serve(daemon, listening, readiness)
     logger.info("stopped")
 
@@ -144,6 +147,7 @@ class Parts(NamedTuple):
     writer: Writer
     engine: Engine
     processes: SystemProcesses
+    slots: Slots
     listener: Listener
     running: Running
 
@@ -151,6 +155,7 @@ class Parts(NamedTuple):
 def _build(
     directory: CacheDirectory,
     lock: DirectoryLock,
+    stamps: Stamps | None,
     store: Store,
     settings: Settings,
     options: Options,
@@ -158,7 +163,7 @@ def _build(
 ) -> Parts:
     index = Index(settings.index_entries_max)
     # Random, so that the numbers of an earlier daemon do not come back; small enough never to overflow.
-    slots = Slots(secrets.randbits(62))
+    slots = Slots(secrets.randbits(62), None if stamps is None else stamps.numbers)
     writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
     files = DirectoryTree(directory)
     processes = SystemProcesses()
@@ -178,9 +183,10 @@ def _build(
         connections_max=_connections_max(settings),
         started_by=options.started_by,
         monotonic_s=clock.monotonic_s,
+        stamps=None if stamps is None else stamps.identity,
     )
     running = Running(directory, listener, settings, options)
-    return Parts(directory, lock, store, settings, options, clock, writer, engine, processes, listener, running)
+    return Parts(directory, lock, store, settings, options, clock, writer, engine, processes, slots, listener, running)
 
 
 async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
@@ -219,7 +225,7 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     group.start_soon(_watch_signals, running, Reloading(parts))
     group.start_soon(engine.run_loader)
     group.start_soon(engine.claims.run_expiry)
-    group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, _abandon)
+    group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, partial(_abandon, parts.slots))
     group.start_soon(run_edit_watch, engine, clock, interval_s)
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
     group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
@@ -239,12 +245,13 @@ def _idle_s(parts: Parts) -> float:
     return 0.0 if parts.engine.claims.held else parts.listener.idle_s
 
 
-def _abandon(reason: str) -> None:
-    """End at once, without closing the database.
+def _abandon(slots: Slots, reason: str) -> None:
+    """End at once, without closing the database; clients that remember something of the directory ask again.
 
     SQLite would remove its `-wal` by path, and the path may lead to somebody else's by now. What was acknowledged is
     in the write-ahead log beside the database, wherever the directory is.
     """
+    slots.bump(ALL)
     logger.critical("ended without touching anything: %s", reason)
     logging.shutdown()
     os._exit(1)

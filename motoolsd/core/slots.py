@@ -1,5 +1,8 @@
 """Slot numbers: the version of every key, folded to 65,536 counters.
 
+The array is the one that clients map (design: versioned slots instead of invalidation messages): what they compare
+with what they remember is written here and nowhere else.
+
 Layer: core. Imports wire.keys.
 Invariant: a slot's number changes in the same step in which a committed change of one of its keys becomes visible;
 from the moment such a change is asked for until that step the slot is *moving*, and nothing read from SQLite for it is
@@ -9,6 +12,7 @@ shown.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from motoolsd.wire.keys import SLOT_COUNT
@@ -20,9 +24,17 @@ ALL: frozenset[int] = frozenset(range(SLOT_COUNT))
 class Slots:
     """The numbers, and which of them are about to change."""
 
-    def __init__(self, base: int) -> None:
-        """Start every slot at `base`; random, so that numbers of an earlier daemon do not come back."""
-        self._numbers = array("Q", [base]) * SLOT_COUNT
+    def __init__(self, base: int, numbers: memoryview[int] | None = None) -> None:
+        """Start every slot at `base`.
+
+        Args:
+            base: random, so that numbers of an earlier daemon do not come back.
+            numbers: where they are kept, `SLOT_COUNT` unsigned 64-bit numbers, writable; None: in memory of our own.
+        """
+        self._numbers = memoryview(array("Q", bytes(8 * SLOT_COUNT))) if numbers is None else numbers
+        # Every change takes the next number, whichever slots it is for: none comes twice in one slot.
+        self._last = base - 1
+        self.bump(ALL)
         # How many changes under way touch a slot; those that touch all are counted apart.
         self._moving: dict[int, int] = {}
         self._all_moving = 0
@@ -31,9 +43,9 @@ class Slots:
         """The slot's number now."""
         return self._numbers[slot]
 
-    def snapshot(self) -> array[int]:
+    def snapshot(self) -> Sequence[int]:
         """A copy of all numbers, to be taken before a read transaction begins."""
-        return self._numbers[:]
+        return array("Q", self._numbers.tobytes())
 
     def is_moving(self, slot: int) -> bool:
         """Whether a change that touches the slot is under way."""
@@ -63,8 +75,12 @@ class Slots:
     def bump(self, slots: AbstractSet[int]) -> None:
         """Change the numbers of slots."""
         numbers = self._numbers
+        self._last = number = self._last + 1
+        if slots is ALL:
+            numbers[:] = memoryview(array("Q", [number]) * SLOT_COUNT)
+            return
         for slot in slots:
-            numbers[slot] += 1
+            numbers[slot] = number
 
     def is_current(self, slot: int, number: int) -> bool:
         """Whether what was read after `number` was taken may be kept: the slot neither changed nor is changing."""

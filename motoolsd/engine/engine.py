@@ -39,6 +39,7 @@ from motoolsd.wire.messages import (
     PutModel,
     Sizes,
     Stats,
+    Used,
     WriteReply,
     WriteRequest,
 )
@@ -168,6 +169,12 @@ class Engine:
         except RequestError:
             self.claims.restore_rows(given_way)
             raise
+
+    def count_used(self, notice: Used) -> None:
+        """Count the hits that a client's own memory has answered."""
+        self._usage.add(notice.kind, notice.hits)
+        if self._usage.is_full:
+            self.flush_usage_nowait()
 
     async def standing_values(self, kind: Kind, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys, as they stand at the moment of the return: no change of them is under way then.

@@ -6,7 +6,7 @@ Invariant: a lookup never causes a write of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from motoolsd.store.writes import Usage
 from motoolsd.wire.keys import Kind
@@ -34,6 +34,16 @@ class UsageCounts:
                 hits[key] = 1
                 if len(hits) == self._entries_max:
                     self.is_full = True
+
+    def add(self, kind: Kind, counts: Mapping[str, int]) -> None:
+        """Count hits that somebody else has counted before, by key."""
+        hits = self._hits[kind]
+        for key, count in counts.items():
+            if key in hits:
+                hits[key] += count
+            elif len(hits) < self._entries_max:
+                hits[key] = count
+        self.is_full = self.is_full or len(hits) >= self._entries_max
 
     def take(self, kind: Kind) -> Usage | None:
         """What was counted of a kind, as a write, or None; its counting starts anew."""

@@ -31,6 +31,7 @@ class Registry(Protocol):
     """Who counts connections and says whether one may stay."""
 
     started_by: str
+    stamps: tuple[int, int] | None
 
     def admit(self, connection: Connection, transport: asyncio.Transport) -> Failure | None:
         """Count a new connection in, or say why it is to be closed. Called before a byte is read or written."""
@@ -220,7 +221,10 @@ class Connection(asyncio.Protocol):
 
     def _greet(self, event: RequestEnvelope) -> bool:
         assert isinstance(event.body, Hello), "the session lets nothing else through"
-        answer = self._session.welcome(version=__version__, pid=os.getpid(), started_by=self._registry.started_by)
+        registry = self._registry
+        answer = self._session.welcome(
+            version=__version__, pid=os.getpid(), started_by=registry.started_by, stamps=registry.stamps
+        )
         self._put_out(encode_reply(event.id, answer))
         if self._session.state is State.CLOSED:
             self._flush()

@@ -44,6 +44,7 @@ from motoolsd.wire.messages import (
     Reply,
     Request,
     Status,
+    Used,
     WriteReply,
 )
 from motoolsd.wire.version import __version__
@@ -152,6 +153,10 @@ class Dispatcher:
 
     def _dispatch_rare(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
         match body:
+            case Used():
+                # Nobody waits for an answer, so it is not among the outstanding ones.
+                replier.count_waiting(True)
+                self._engine.count_used(body)
             case ListEntries():
                 self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.list_entries(body))
             case ListLeases():

@@ -48,6 +48,7 @@ class Listener:
         connections_max: int,
         started_by: str,
         monotonic_s: Callable[[], float],
+        stamps: tuple[int, int] | None = None,
     ) -> None:
         """Wire up.
 
@@ -56,6 +57,7 @@ class Listener:
             connections_max: connections beyond it are closed at once; their clients try again.
             started_by: what clients are told.
             monotonic_s: the clock for idleness.
+            stamps: device and inode of the file of stamps, for clients; None if there is none.
         """
         self._peer_of = peer_of
         self._connections_max = connections_max
@@ -66,6 +68,7 @@ class Listener:
         self._all_gone.set()
         self._idle_since_s = monotonic_s()
         self.started_by = started_by
+        self.stamps = stamps
 
     @property
     def clients(self) -> int:

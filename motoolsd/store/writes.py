@@ -213,7 +213,12 @@ def _clear_all(connection: sqlite3.Connection) -> Applied:
 
 
 def _count_use(connection: sqlite3.Connection, item: Usage, now: str) -> Applied:
-    connection.executemany(
-        _COUNT_USE[item.kind], [(count, now, *key_cells(item.kind, key)) for key, count in item.hits.items()]
-    )
+    rows = []
+    for key, count in item.hits.items():
+        try:
+            rows.append((count, now, *key_cells(item.kind, key)))
+        except ValueError:
+            # Clients report what they have used; a key that is none has no row to count in.
+            continue
+    connection.executemany(_COUNT_USE[item.kind], rows)
     return Applied(reply=Stored())

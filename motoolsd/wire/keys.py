@@ -15,6 +15,8 @@ from zlib import crc32
 import msgspec
 
 SLOT_COUNT = 65_536
+STAMPS_SIZE_BYTES = 8 * SLOT_COUNT
+"""The file of stamps: one unsigned 64-bit number a slot, in the machine's byte order."""
 
 
 class Kind(StrEnum):

@@ -1,6 +1,6 @@
 """Every message of the protocol: one request and one reply struct an operation.
 
-Layer: wire. Imports keys and entries.
+Layer: wire. Imports fields, keys and entries.
 Invariant: fields are only ever added, with a default; a field never changes its meaning. Values and paths travel
 as bytes, because a file name need not be UTF-8.
 """
@@ -13,29 +13,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
+from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Count, Json, Keys, Message, Text, Token, Value
 from motoolsd.wire.keys import Kind
 
 PROTOCOL = 1
 """Raised only when an older side would misread a message; additions are announced by feature names."""
 
-FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain", "lease")
+FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain", "lease", "stamps")
 
 OUTSTANDING_MAX = 128
 """Requests that one connection may have open: the daemon stops reading above it, a client does not send."""
-
-TEXT_SIZE_MAX = 4 * 1024 * 1024
-"""Characters or bytes in one id, key, path or configuration."""
-
-KEYS_PER_REQUEST_MAX = 10_000
-
-Text = Annotated[str, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
-Value = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
-Json = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
-Keys = Annotated[list[Text], Meta(max_length=KEYS_PER_REQUEST_MAX)]
-
-
-class Message(Struct, tag_field="op", frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What every body is: a map with its operation's name under `op`."""
 
 
 class RequestKey(Struct, frozen=True, array_like=True, gc=False):
@@ -70,6 +57,8 @@ class Welcome(Message, tag="welcome", frozen=True, kw_only=True):
     outstanding_max: int = OUTSTANDING_MAX
     started_by: str = "command"
     """`client` when a client started the daemon by itself, `systemd` when a unit did, else `command`."""
+    stamps: tuple[int, int] | None = None
+    """Device and inode of the file of stamps; None where there is none, and every lookup is to be asked."""
 
 
 class Write(Message, frozen=True, kw_only=True):
@@ -81,9 +70,9 @@ class Write(Message, frozen=True, kw_only=True):
 class Put(Write, frozen=True, kw_only=True):
     """What every stored entry carries beside its key and value."""
 
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     version: str | None = None
-    token: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    token: Token = 0
     """The fencing token of the lease that this fulfils: stored only while it counts. 0: a plain put, which always wins.
     One with a token stores exactly one entry."""
 
@@ -93,6 +82,13 @@ class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
 
     kind: Kind
     keys: Keys
+
+
+class Used(Message, tag="used", frozen=True, kw_only=True):
+    """Tell of hits that the client's own memory answered. A notice: nothing is the answer to it."""
+
+    kind: Kind
+    hits: Annotated[dict[Text, Count], Meta(max_length=KEYS_PER_REQUEST_MAX)]
 
 
 class PutDataset(Put, tag="put_dataset", frozen=True, kw_only=True):
@@ -131,10 +127,6 @@ class Clear(Write, tag="clear", frozen=True, kw_only=True):
 
 class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
     """Remove every entry of every kind, in one transaction."""
-
-
-ClaimId = Annotated[bytes, Meta(min_length=16, max_length=16)]
-"""Random: names one claim, so that asking again after a lost connection gives the same answer."""
 
 
 class Claim(Message, tag="claim", frozen=True, kw_only=True):
@@ -319,13 +311,14 @@ class Failure(Message, tag="failure", frozen=True, kw_only=True):
 
     code: str
     message: str
-    detail: dict[str, str | int | bool | None] = {}
+    detail: dict[str, str | int | bool | None] = msgspec.field(default_factory=dict)
 
 
 WriteRequest = PutDataset | PutModel | PutEvals | Clear | ClearAll
 Request = (
     Hello
     | Lookup
+    | Used
     | PutDataset
     | PutModel
     | PutEvals

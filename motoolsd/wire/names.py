@@ -13,6 +13,7 @@ SOCKET: Final = "motoolsd.sock"
 LOCK: Final = "motoolsd.lock"
 START_LOCK: Final = "motoolsd.start"
 LOG: Final = "motoolsd.log"
+STAMPS: Final = "stamps"
 CONFIG: Final = "config.toml"
 
 DATASETS: Final = "datasets"

@@ -28,6 +28,7 @@ from motoolsd.wire.messages import (
     ReplyEnvelope,
     Request,
     RequestEnvelope,
+    Used,
     Welcome,
 )
 
@@ -150,7 +151,7 @@ class ServerSession:
             self.state = State.CLOSED
             raise
 
-    def welcome(self, *, version: str, pid: int, started_by: str) -> Reply:
+    def welcome(self, *, version: str, pid: int, started_by: str, stamps: tuple[int, int] | None = None) -> Reply:
         """The answer to the Hello that was received: Welcome, or why there can be no conversation.
 
         Raises:
@@ -167,7 +168,9 @@ class ServerSession:
             )
             return Failure(code=ErrorCode.VERSION_MISMATCH, message=text)
         self.state = State.OPEN
-        return Welcome(protocol=PROTOCOL, version=version, pid=pid, features=FEATURES, started_by=started_by)
+        return Welcome(
+            protocol=PROTOCOL, version=version, pid=pid, features=FEATURES, started_by=started_by, stamps=stamps
+        )
 
     def close(self) -> None:
         """Take no more events."""
@@ -245,6 +248,19 @@ class ClientSession:
         if not is_counted:
             self._uncounted.add(request_id)
         return request_id, frame
+
+    def notice(self, body: Used) -> bytearray:
+        """The frame of what nobody answers.
+
+        Raises:
+            LocalProtocolError: the session is not open, or the message cannot be sent.
+        """
+        if self.state is not State.OPEN:
+            message = f"cannot send: {self.state.name}"
+            raise LocalProtocolError(message)
+        frame = encode_frame(RequestEnvelope(self._next_id, body), REQUEST_SIZE_MAX)
+        self._next_id += 1
+        return frame
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes as they came; an empty `data` means that the daemon closed. Once closed, drop them.

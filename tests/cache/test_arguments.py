@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from motools.cache.arguments import json_bytes, optional_text, optional_texts, text, texts, value_bytes
 from motools.cache.errors import CacheRequestError
-from motoolsd.wire.messages import TEXT_SIZE_MAX
+from motoolsd.wire.fields import TEXT_SIZE_MAX
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 ANYTHING = st.none() | st.integers() | st.binary() | ANY_TEXT | st.lists(ANY_TEXT | st.none())

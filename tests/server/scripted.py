@@ -94,6 +94,7 @@ class Guests:
     def __init__(self, refusal: Failure | None = None) -> None:
         """Say who is refused."""
         self.started_by = "command"
+        self.stamps: tuple[int, int] | None = None
         self.refusal = refusal
         self.left = 0
 

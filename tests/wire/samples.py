@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
+from motoolsd.wire.fields import Message
 from motoolsd.wire.keys import Kind, eval_key
 
 KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
@@ -27,6 +28,7 @@ REQUESTS: tuple[m.Request, ...] = (
     m.Lookup(
         kind=Kind.EVAL, keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)]
     ),
+    m.Used(kind=Kind.DATASET, hits={HASH: 3}),
     m.PutDataset(request_key=KEY, token=7, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
     m.PutModel(
         request_key=KEY,
@@ -64,7 +66,14 @@ REQUESTS: tuple[m.Request, ...] = (
 )
 REPLIES: tuple[m.Reply, ...] = (
     m.Welcome(
-        protocol=1, version="0.1.0", pid=42, start_time=7, features=("lookup",), outstanding_max=64, started_by="client"
+        protocol=1,
+        version="0.1.0",
+        pid=42,
+        start_time=7,
+        features=("lookup",),
+        outstanding_max=64,
+        started_by="client",
+        stamps=(2, 9),
     ),
     m.Found(values=[b"file-1", None]),
     m.Stored(),
@@ -120,6 +129,6 @@ REPLIES: tuple[m.Reply, ...] = (
 )
 
 
-def name_of(message: m.Message) -> str:
+def name_of(message: Message) -> str:
     """The operation's name on the wire."""
     return str(type(message).__struct_config__.tag)

@@ -11,6 +11,7 @@ import pytest
 from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
 from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, TEXT_SIZE_MAX, Message
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER_SIZE, REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.session import encode_frame
@@ -22,7 +23,7 @@ EVERY = [*REQUESTS, *REPLIES]
 CHANGED = """the bytes of this message are no longer those of {}: clients of other versions would misread them.
 Give a new field a default and put it behind the others, then remove the file, run the test twice and look at the
 difference: it may only add. For any other change raise PROTOCOL."""
-LIMITS = [FRAME_SIZE_MAX, REQUEST_SIZE_MAX, m.TEXT_SIZE_MAX, m.KEYS_PER_REQUEST_MAX, m.OUTSTANDING_MAX]
+LIMITS = [FRAME_SIZE_MAX, REQUEST_SIZE_MAX, TEXT_SIZE_MAX, KEYS_PER_REQUEST_MAX, m.OUTSTANDING_MAX]
 STRUCTS = [type(message) for message in EVERY] + [DatasetRow, ModelRow, EvalRow, m.Size, m.RequestKey]
 
 
@@ -61,7 +62,7 @@ def test_every_message_has_a_sample() -> None:
 
 
 @pytest.mark.parametrize("message", EVERY, ids=name_of)
-def test_sample_fills_every_field(message: m.Message) -> None:
+def test_sample_fills_every_field(message: Message) -> None:
     """A field that is left at its default would not show in the golden bytes."""
     omitted = {
         field.name
@@ -93,7 +94,7 @@ def test_fields_of_an_earlier_version_have_defaults() -> None:
     [
         {"op": "lookup", "kind": "dataset", "keys": [""]},
         {"op": "lookup", "kind": "nothing", "keys": ["a"]},
-        {"op": "lookup", "kind": "dataset", "keys": ["a"] * (m.KEYS_PER_REQUEST_MAX + 1)},
+        {"op": "lookup", "kind": "dataset", "keys": ["a"] * (KEYS_PER_REQUEST_MAX + 1)},
         {"op": "put_dataset", "dataset_hash": "a", "file_id": b"x"},
         {"op": "put_dataset", "dataset_hash": "a", "file_id": b"", "request_key": [bytes(16), 1, 1]},
         {"op": "put_dataset", "dataset_hash": "a", "file_id": b"x", "request_key": [bytes(15), 1, 1]},

@@ -12,7 +12,8 @@ from math import inf
 
 from motools.cache.errors import CacheRequestError
 from motools.cache.keys import canonical_json
-from motoolsd.wire import messages as m
+from motoolsd.wire.fields import TEXT_SIZE_MAX
+from motoolsd.wire.keys import json_hash
 
 
 def text(value: object, what: str) -> str:
@@ -25,8 +26,8 @@ def text(value: object, what: str) -> str:
         raise CacheRequestError(f"{what} must be text, not {type(value).__name__}")
     if not value:
         raise CacheRequestError(f"{what} is empty")
-    if len(value) > m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} characters")
+    if len(value) > TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {TEXT_SIZE_MAX} characters")
     if not value.isascii():
         try:
             value.encode()
@@ -49,8 +50,8 @@ def value_bytes(value: object, what: str) -> bytes:
         encoded = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise CacheRequestError(f"{what} holds a character that no text may hold ({error.reason})") from None
-    if not 0 < len(encoded) <= m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is empty" if not encoded else f"{what} is longer than {m.TEXT_SIZE_MAX} bytes")
+    if not 0 < len(encoded) <= TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is empty" if not encoded else f"{what} is longer than {TEXT_SIZE_MAX} bytes")
     return encoded
 
 
@@ -87,9 +88,21 @@ def json_bytes(value: object, what: str) -> bytes:
         CacheRequestError: it has none, or one that is too long.
     """
     encoded = canonical_json(value, what).encode()
-    if len(encoded) > m.TEXT_SIZE_MAX:
-        raise CacheRequestError(f"{what} is longer than {m.TEXT_SIZE_MAX} bytes as JSON")
+    if len(encoded) > TEXT_SIZE_MAX:
+        raise CacheRequestError(f"{what} is longer than {TEXT_SIZE_MAX} bytes as JSON")
     return encoded
+
+
+def kwargs_json(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
+    """An evaluation's arguments as JSON, and their hash; none at all is the same as None, as it always was.
+
+    Raises:
+        CacheRequestError: as `json_bytes`.
+    """
+    if not inspect_kwargs:
+        return None, None
+    encoded = json_bytes(inspect_kwargs, "inspect_kwargs")
+    return encoded, json_hash(encoded.decode())
 
 
 def optional_text(value: object, what: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, LeaseEntry, ModelEntry
+from motools.cache.lookups import KindName
 
 if TYPE_CHECKING:
     from motools.cache.async_claims import AsyncClaim
@@ -69,6 +70,10 @@ class CacheBackend(Protocol):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
+        ...
+
+    async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
+        """The values of many entries of one kind, None where one is missing."""
         ...
 
     async def list_datasets(self) -> list[DatasetEntry]:

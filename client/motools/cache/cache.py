@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from motools.cache import calls
+from motools.cache import calls, lookups
 from motools.cache.async_claims import Asker, AsyncClaims, give_up
 from motools.cache.calls import Call
 from motools.cache.client import Client
@@ -25,9 +25,11 @@ from motools.cache.clock import monotonic_s
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
 from motools.cache.launch import Launch
+from motools.cache.lookups import KindName
 from motools.cache.multiplex import MultiplexedConnection
 from motools.cache.recovery import Recovery, making_room, no_answer
-from motoolsd.wire.messages import Drain, RequestKey, Size, Status
+from motools.cache.remembered import ANSWERS_MAX, Memory
+from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Size, Status
 
 T = TypeVar("T")
 
@@ -81,14 +83,29 @@ class Cache(Client, AsyncClaims):
                     group.start_soon(give_up, self, self._held.pop())
         self._is_closed = True
         if self._connection is not None:
+            if self._memory.has_used and self._memory.settle():
+                self._connection.tell(self._memory.take_used())
             self._connection.close()
             self._connection = None
+        self._memory = Memory(self._directory, 0)
 
     # The older package's names.
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
-        return await self._call(calls.get_file_id(dataset_hash))
+        # As in `SyncCache`; another thread's call is refused by `_call`.
+        memory = self._memory
+        try:
+            value, slot, number = memory.datasets[dataset_hash]
+            if memory.numbers[slot] == number and threading.get_ident() == self._thread:
+                used = memory.used
+                used.append(dataset_hash)
+                if len(used) < ANSWERS_MAX:
+                    return value
+        except (LookupError, TypeError):
+            # Not known, or no text: the long way says what is wrong with it.
+            pass
+        return await self._call(lookups.get_file_id(dataset_hash))
 
     async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
         """Remember the file id of a dataset; on disk when this returns."""
@@ -98,7 +115,7 @@ class Cache(Client, AsyncClaims):
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
     ) -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
-        return await self._call(calls.get_model_id(dataset_hash, config, backend_type))
+        return await self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     async def set_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
@@ -114,7 +131,7 @@ class Cache(Client, AsyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The log of each task, or None if one of them is missing."""
-        return await self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
+        return await self._call(lookups.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def set_eval_log_paths(
         self,
@@ -138,7 +155,20 @@ class Cache(Client, AsyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
-        return await self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+        return await self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+
+    async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
+        """The values of many entries of one kind, None where one is missing, with one question to the daemon.
+
+        Args:
+            kind: `"dataset"`, `"model"` or `"eval"`.
+            questions: at most 10,000. Of datasets their hashes, of models `(dataset_hash, config, backend_type)`, of
+                evaluations `(model_id, task_id, backend_type, inspect_kwargs)`; the last two's last may be left out.
+
+        Raises:
+            CacheRequestError: a question is none of that kind, or there are too many.
+        """
+        return await self._call(lookups.get_many(kind, questions))
 
     async def list_datasets(self) -> list[DatasetEntry]:
         """All datasets, in the order in which they were first stored."""
@@ -188,6 +218,12 @@ class Cache(Client, AsyncClaims):
 
     async def _call(self, call: Call[T]) -> T:
         self._check_context()
+        if call.of_values is not None:
+            if self._memory.is_due:
+                self._settle()
+            assert isinstance(call.request, Lookup), "only lookups are remembered"
+            if (values := self._memory.find(call.request)) is not None:
+                return call.of_values(values)
         try:
             return await self._carry_out(call)
         except UNAVAILABLE as error:
@@ -248,7 +284,31 @@ class Cache(Client, AsyncClaims):
         request = call.request_for(key)
         if call.is_stream:
             return call.result_of_pages(await connection.collect(request))
-        return call.result(await connection.exchange(request))
+        return await self._exchange(connection, call, request)
+
+    async def _exchange(self, connection: MultiplexedConnection, call: Call[T], request: Request) -> T:
+        memory = self._memory
+        if memory.has_used:
+            for notice in memory.take_used():
+                connection.hold(notice)
+        if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
+            return call.result(await connection.exchange(request))
+        before, generation = memory.numbers_of(request), memory.generation
+        reply = await connection.exchange(request)
+        result = call.result(reply)
+        if isinstance(reply, Found) and memory is self._memory and generation == memory.generation:
+            memory.remember(request, before, reply.values)
+        return result
+
+    def _settle(self) -> None:
+        """Look whether what is remembered is still that of our directory, and tell the daemon what was used."""
+        if not self._memory.settle():
+            self._memory.detach()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+        elif self._connection is not None and self._connection.is_open:
+            self._connection.tell(self._memory.take_used())
 
     async def _connect(self, left_s: float) -> MultiplexedConnection:
         """The connection that all tasks share; what keeps one of them from having it, keeps all that wait for it."""

@@ -1,4 +1,4 @@
-"""The one table of calls: what each method asks, and what its reply means.
+"""The one table of calls: what each method asks, and what its reply means. Lookups have a table of their own.
 
 Layer: motools.cache. Imports arguments, entries, errors, keys and motoolsd.wire.
 Invariant: the blocking and the async client differ in how they wait, and in nothing else. Arguments are checked
@@ -13,22 +13,20 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from motools.cache.arguments import json_bytes, optional_text, optional_texts, text, texts, value_bytes
+from motools.cache.arguments import json_bytes, kwargs_json, optional_text, optional_texts, text, value_bytes
 from motools.cache.entries import (
     CacheStats,
     DatasetEntry,
     EvalEntry,
-    EvalHits,
     ModelEntry,
     dataset_entry,
     eval_entry,
     model_entry,
-    text_of,
 )
 from motools.cache.errors import CacheError, CacheProtocolError, CacheRequestError, error_from
-from motools.cache.keys import canonical_json
 from motoolsd.wire import messages as m
-from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
+from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX
+from motoolsd.wire.keys import Kind
 
 T = TypeVar("T")
 
@@ -48,6 +46,7 @@ class Call(Struct, Generic[T]):
         fallback: the result with `on_unavailable="miss"` when there is no daemon.
         make: of a write, its request, given the key under which it may be repeated.
         is_stream: whether the reply comes in pages.
+        of_values: of a lookup, the result from what is remembered of its keys.
     """
 
     request: m.Request | None
@@ -56,6 +55,7 @@ class Call(Struct, Generic[T]):
     fallback: object = RAISES
     make: Callable[[m.RequestKey], m.Request] | None = None
     is_stream: bool = False
+    of_values: Callable[[Sequence[str | None]], T] | None = None
 
     @property
     def is_write(self) -> bool:
@@ -119,90 +119,8 @@ class Provenance:
         self.version = None if version is None else text(version, "version")
 
 
-def _kwargs(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
-    """The arguments as JSON, and their hash; none at all is the same as None, as it always was."""
-    if not inspect_kwargs:
-        return None, None
-    encoded = json_bytes(inspect_kwargs, "inspect_kwargs")
-    return encoded, json_hash(encoded.decode())
-
-
-def kwargs_hash(inspect_kwargs: object) -> str | None:
-    """The hash under which an evaluation's arguments stand in its key."""
-    return _kwargs(inspect_kwargs)[1]
-
-
 def _nothing(_reply: object) -> None:
     return None
-
-
-# Lookups.
-
-
-def _only_value(reply: m.Found) -> str | None:
-    if len(reply.values) != 1:
-        raise _wrong_count(reply, 1)
-    value = reply.values[0]
-    return None if value is None else text_of(value)
-
-
-def _values(reply: m.Found, count: int) -> list[bytes | None]:
-    if len(reply.values) != count:
-        raise _wrong_count(reply, count)
-    return reply.values
-
-
-def _wrong_count(reply: m.Found, count: int) -> CacheProtocolError:
-    return CacheProtocolError(f"the daemon gave {len(reply.values)} values for {count} keys")
-
-
-def get_file_id(dataset_hash: str) -> Call[str | None]:
-    """The file id of a dataset."""
-    request = m.Lookup(kind=Kind.DATASET, keys=[text(dataset_hash, "dataset_hash")])
-    return Call(request, m.Found, _only_value, None)
-
-
-def get_model_id(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> Call[str | None]:
-    """The id of a trained model."""
-    request = m.Lookup(kind=Kind.MODEL, keys=[_model_key(dataset_hash, config, backend_type)])
-    return Call(request, m.Found, _only_value, None)
-
-
-def _model_key(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> str:
-    checked = text(dataset_hash, "dataset_hash"), canonical_json(config, "config"), text(backend_type, "backend_type")
-    return model_key(*checked)
-
-
-def get_evals(
-    model_id: str, task_ids: Sequence[str], backend_type: str, inspect_kwargs: Mapping[str, Any] | None
-) -> Call[EvalHits]:
-    """Which evaluations are there, and which are not."""
-    tasks = list(dict.fromkeys(texts(task_ids, "task_ids")))
-    _, kwargs_hash = _kwargs(inspect_kwargs)
-    model, backend = text(model_id, "model_id"), text(backend_type, "backend_type")
-    if len(tasks) > m.KEYS_PER_REQUEST_MAX:
-        raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_ids in one call")
-    request = m.Lookup(kind=Kind.EVAL, keys=[eval_key(model, task, backend, kwargs_hash) for task in tasks])
-
-    def decode(reply: m.Found) -> EvalHits:
-        pairs = list(zip(tasks, _values(reply, len(tasks)), strict=True))
-        found = {task: text_of(path) for task, path in pairs if path is not None}
-        return EvalHits(found, [task for task, path in pairs if path is None])
-
-    return Call(request, m.Found, decode, EvalHits({}, tasks))
-
-
-def get_eval_log_paths(
-    model_id: str, task_ids: Sequence[str], backend_type: str, inspect_kwargs: Mapping[str, Any] | None
-) -> Call[dict[str, str] | None]:
-    """The logs of all tasks, or None if one of them is missing."""
-    hits = get_evals(model_id, task_ids, backend_type, inspect_kwargs)
-
-    def decode(reply: m.Found) -> dict[str, str] | None:
-        result = hits.result(reply)
-        return None if result.missing else result.found
-
-    return Call(hits.request, m.Found, decode, None)
 
 
 # Writes.
@@ -265,9 +183,9 @@ def set_eval_log_paths(
     model, backend = text(model_id, "model_id"), text(backend_type, "backend_type")
     paths = task_log_paths.items()
     logs = {text(task, "task id"): value_bytes(path, f"the log path of {task}") for task, path in paths}
-    kwargs, _ = _kwargs(inspect_kwargs)
-    if len(logs) > m.KEYS_PER_REQUEST_MAX:
-        raise CacheRequestError(f"more than {m.KEYS_PER_REQUEST_MAX} task_log_paths in one call")
+    kwargs, _ = kwargs_json(inspect_kwargs)
+    if len(logs) > KEYS_PER_REQUEST_MAX:
+        raise CacheRequestError(f"more than {KEYS_PER_REQUEST_MAX} task_log_paths in one call")
 
     return _storing(
         m.PutEvals,

@@ -1,6 +1,6 @@
 """Claims: what the blocking and the async ones have in common.
 
-Layer: motools.cache. Imports calls, errors and motoolsd.wire.
+Layer: motools.cache. Imports calls, lookups, errors and motoolsd.wire.
 Invariant: no I/O but the notice on stderr. A claim belongs to the process that made it: a forked child that leaves the
 block releases nothing.
 """
@@ -19,9 +19,9 @@ from motools.cache.arguments import check_seconds, text
 from motools.cache.calls import Call, Provenance
 from motools.cache.entries import LeaseEntry, lease_entry, text_of
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ClaimTimeout, ComputationFailed
-from motools.cache.keys import canonical_json
+from motools.cache.lookups import eval_keys_of, model_key_of
 from motoolsd.wire.entries import KeyState
-from motoolsd.wire.keys import Kind, eval_key, model_key
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Claim
 
 OnFailure = Literal["raise", "take over"]
@@ -68,23 +68,22 @@ def dataset_target(dataset_hash: str) -> Target:
 
 def model_target(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> Target:
     """The id of a trained model."""
-    parts = text(dataset_hash, "dataset_hash"), canonical_json(config, "config"), text(backend_type, "backend_type")
+    key = model_key_of(dataset_hash, config, backend_type)
 
     def put(provenance: Provenance, value: str, token: int) -> Call[None]:
         return calls.set_model_id(provenance, dataset_hash, config, value, backend_type, token)
 
-    return Target(Kind.MODEL, model_key(*parts), put)
+    return Target(Kind.MODEL, key, put)
 
 
 def eval_target(model_id: str, task_id: str, backend_type: str, inspect_kwargs: Mapping[str, Any] | None) -> Target:
     """The log of an evaluation."""
-    kwargs_hash = calls.kwargs_hash(inspect_kwargs)
-    parts = text(model_id, "model_id"), text(task_id, "task_id"), text(backend_type, "backend_type")
+    (key,) = eval_keys_of(model_id, [text(task_id, "task_id")], backend_type, inspect_kwargs)
 
     def put(provenance: Provenance, value: str, token: int) -> Call[None]:
         return calls.set_eval_log_paths(provenance, model_id, {task_id: value}, backend_type, inspect_kwargs, token)
 
-    return Target(Kind.EVAL, eval_key(*parts, kwargs_hash), put)
+    return Target(Kind.EVAL, key, put)
 
 
 class ClaimOptions(Struct, frozen=True, kw_only=True):

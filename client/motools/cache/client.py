@@ -16,6 +16,7 @@ from motools.cache.calls import RAISES, Call, Provenance
 from motools.cache.errors import CacheDirectoryMissing, CacheError, CacheRequestError
 from motools.cache.launch import autostart_is_on
 from motools.cache.recovery import RequestKeys, is_outdated
+from motools.cache.remembered import ENTRIES_DEFAULT, Memory
 from motoolsd.wire.messages import Welcome
 from motoolsd.wire.names import DATABASE
 
@@ -35,6 +36,7 @@ class Client:
         cache_dir: str | os.PathLike[str] = ".motools",
         *,
         autostart: bool = True,
+        memory_entries: int = ENTRIES_DEFAULT,
         timeout_s: float = TIMEOUT_S,
         on_unavailable: OnUnavailable = "raise",
         labels: Mapping[str, str] | None = None,
@@ -46,6 +48,8 @@ class Client:
             cache_dir: the cache directory. A relative path means what it means now, also after a change of the
                 working directory.
             autostart: start a daemon where none runs, and make the directory where there is none.
+            memory_entries: answers, hits and misses alike, that this client remembers and gives again without asking
+                the daemon for as long as they are true; the least recently used go. 0: every lookup asks.
             timeout_s: bounds each whole call, with reconnects, the start of a daemon and retries inside it.
             on_unavailable: `"raise"`, or `"miss"`: when the daemon cannot be had, lookups miss and writes are logged
                 and dropped, so that the cache never fails a job. Mistakes in the call itself raise all the same.
@@ -59,6 +63,7 @@ class Client:
         if on_unavailable not in ("raise", "miss"):
             raise CacheRequestError(f'on_unavailable is "raise" or "miss", not {on_unavailable!r}')
         _check_timeout(timeout_s)
+        _check_count(memory_entries)
         if "\0" in os.fspath(cache_dir):
             raise CacheRequestError(f"cache_dir holds a NUL character: {cache_dir!r}")
         self.cache_dir = Path(cache_dir)
@@ -67,11 +72,13 @@ class Client:
         self._autostart = autostart
         self._creates = True
         self._may_upgrade = autostart
+        self._memory_entries = memory_entries
         self._timeout_s = float(timeout_s)
         self._on_unavailable: OnUnavailable = on_unavailable
         self._provenance = Provenance(labels, version)
         self._held: set[bytes] = set()
         self._keys = RequestKeys()
+        self._memory = Memory(self._directory, memory_entries)
         self._start_fresh()
         _clients.add(self)
 
@@ -93,6 +100,7 @@ class Client:
         """A pickled client is its address and options; the copy connects for itself."""
         options = {
             "autostart": self._autostart,
+            "memory_entries": self._memory_entries,
             "timeout_s": self._timeout_s,
             "on_unavailable": self._on_unavailable,
             "labels": self._provenance.labels,
@@ -141,6 +149,7 @@ class Client:
         self._drop_connection()
         self._held = set()
         self._keys = RequestKeys()
+        self._memory = Memory(self._directory, self._memory_entries)
         self._start_fresh()
 
 
@@ -148,6 +157,11 @@ def _check_timeout(timeout_s: object) -> None:
     # None, a text, NaN and infinity too: each would come out as a bare error of the socket, and late.
     if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= TIMEOUT_MAX_S:
         raise CacheRequestError(f"timeout_s must be a number above 0 and up to {TIMEOUT_MAX_S}, not {timeout_s!r}")
+
+
+def _check_count(memory_entries: object) -> None:
+    if not isinstance(memory_entries, int) or isinstance(memory_entries, bool) or memory_entries < 0:
+        raise CacheRequestError(f"memory_entries must be a whole number, 0 or more, not {memory_entries!r}")
 
 
 def _absolute(cache_dir: str | os.PathLike[str]) -> str:

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import weakref
+from contextlib import suppress
 
 from motools.cache.clock import monotonic_s
 from motools.cache.endpoint import set_timeout
@@ -34,6 +35,7 @@ from motoolsd.wire.messages import (
     Reply,
     ReplyEnvelope,
     Request,
+    Used,
     Welcome,
     Write,
 )
@@ -88,6 +90,7 @@ class BlockingConnection:
         self._socket = connected
         self._timeout_s = timeout_s
         self._session = ClientSession()
+        self._unsent = bytearray()
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
         # Also runs when nobody closed it: a client that is forgotten gives no warning.
@@ -124,6 +127,7 @@ class BlockingConnection:
             if abs(timeout_s - self._timeout_s) > TIMEOUT_SLACK_S:
                 self._set_timeout(timeout_s)
             _, frame = session.request(request)
+            frame, self._unsent = self._unsent + frame, bytearray()
             self._socket.sendall(frame)
             if len(frame) > UNBLOCKED_SIZE_BYTES:
                 self._set_timeout_until(deadline_s)
@@ -154,7 +158,9 @@ class BlockingConnection:
             CacheError: as `exchange`.
         """
         try:
-            self._socket.sendall(self._session.request(request)[1])
+            _, frame = self._session.request(request)
+            frame, self._unsent = self._unsent + frame, bytearray()
+            self._socket.sendall(frame)
         except LocalProtocolError as error:
             raise lost(error) from error
         except OSError as error:
@@ -194,6 +200,21 @@ class BlockingConnection:
                 raise meaning from error
             raise
         return replies
+
+    def hold(self, notice: Used) -> None:
+        """Send a notice with the next request."""
+        with suppress(LocalProtocolError):  # one that is lost costs a count
+            self._unsent += self._session.notice(notice)
+
+    def tell(self, notices: list[Used]) -> None:
+        """Send notices as far as the socket takes them now; what is left goes with the next request. Never fails."""
+        if self._unsent or not self.is_open:
+            # The daemon does not read: nothing is gathered for it.
+            return
+        for notice in notices:
+            self.hold(notice)
+        with suppress(OSError):  # the next request will say so
+            del self._unsent[: self._socket.send(self._unsent, socket.MSG_DONTWAIT)]
 
     def drain(self, reason: str, timeout_s: float) -> None:
         """Ask the daemon to end."""

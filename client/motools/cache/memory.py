@@ -13,11 +13,12 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from motools.cache import calls
+from motools.cache import calls, lookups
 from motools.cache.async_claims import Asker, AsyncClaims, give_up
 from motools.cache.calls import Call
 from motools.cache.clock import utc_text
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
+from motools.cache.lookups import KindName
 from motools.cache.memory_leases import Key, MemoryLeases
 from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
@@ -57,7 +58,7 @@ class InMemoryCache(AsyncClaims):
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
-        return self._call(calls.get_file_id(dataset_hash))
+        return self._call(lookups.get_file_id(dataset_hash))
 
     async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
         """Remember the file id of a dataset."""
@@ -67,7 +68,7 @@ class InMemoryCache(AsyncClaims):
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
     ) -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
-        return self._call(calls.get_model_id(dataset_hash, config, backend_type))
+        return self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     async def set_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
@@ -83,7 +84,7 @@ class InMemoryCache(AsyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The log of each task, or None if one of them is missing."""
-        return self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
+        return self._call(lookups.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def get_evals(
         self,
@@ -93,7 +94,7 @@ class InMemoryCache(AsyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
-        return self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+        return self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def set_eval_log_paths(
         self,
@@ -104,6 +105,10 @@ class InMemoryCache(AsyncClaims):
     ) -> None:
         """Remember the logs of a model's evaluations, all or none."""
         self._call(calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs))
+
+    async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
+        """As `Cache`."""
+        return self._call(lookups.get_many(kind, questions))
 
     async def list_datasets(self) -> list[DatasetEntry]:
         """All datasets, in the order in which they were first stored."""

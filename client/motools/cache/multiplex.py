@@ -11,6 +11,7 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 
 import anyio
@@ -18,7 +19,7 @@ import anyio
 from motools.cache.connection import RECEIVE_SIZE_BYTES, feed, greeting, is_final, lost, next_event, welcomed
 from motools.cache.errors import CacheError, CacheRequestError
 from motoolsd.wire.errors import LocalProtocolError
-from motoolsd.wire.messages import Claim, Reply, Request
+from motoolsd.wire.messages import Claim, Reply, Request, Used
 from motoolsd.wire.session import ClientSession
 
 
@@ -106,6 +107,20 @@ class MultiplexedConnection:
             del self._waiting[request_id]
             self._hand_over()
         return replies
+
+    def hold(self, notice: Used) -> None:
+        """Send a notice with the next request."""
+        with suppress(LocalProtocolError):  # one that is lost costs a count
+            self._unsent += self._session.notice(notice)
+
+    def tell(self, notices: list[Used]) -> None:
+        """Send notices as far as the socket takes them now; what is left goes with the next request. Never fails."""
+        if self._unsent or not self.is_open:
+            return
+        for notice in notices:
+            self.hold(notice)
+        with suppress(OSError):  # the next request will say so
+            del self._unsent[: self._socket.send(self._unsent)]
 
     def close(self, error: CacheError | None = None) -> None:
         """Close this process's end; whoever waits gets `error`."""

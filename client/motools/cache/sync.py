@@ -12,17 +12,19 @@ from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from motools.cache import calls
-from motools.cache.calls import Call, refusal
+from motools.cache import calls, lookups
+from motools.cache.calls import Call
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s, pause
 from motools.cache.connection import BlockingConnection
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
 from motools.cache.launch import connect
+from motools.cache.lookups import KindName
 from motools.cache.recovery import Recovery, making_room
+from motools.cache.remembered import ANSWERS_MAX, Memory
 from motools.cache.sync_claims import SyncClaims, give_up
-from motoolsd.wire.messages import RequestKey, Size, Status
+from motoolsd.wire.messages import Found, Lookup, Request, RequestKey, Size, Status
 
 T = TypeVar("T")
 
@@ -68,13 +70,27 @@ class SyncCache(Client, SyncClaims):
             give_up(self, self._held.pop())
         with self._lock:
             self._is_closed = True
+            self._report_last()
+            self._memory = Memory(self._directory, 0)
             self._drop_connection()
 
     # The older package's names.
 
     def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
-        return self._call(calls.get_file_id(dataset_hash))
+        # What nearly always comes, by the shortest way; everything else about lookups is in `_call`.
+        memory = self._memory
+        try:
+            value, slot, number = memory.datasets[dataset_hash]
+            if memory.numbers[slot] == number:
+                used = memory.used
+                used.append(dataset_hash)
+                if len(used) < ANSWERS_MAX:
+                    return value
+        except (LookupError, TypeError):
+            # Not known, or no text: the long way says what is wrong with it.
+            pass
+        return self._call(lookups.get_file_id(dataset_hash))
 
     def set_file_id(self, dataset_hash: str, file_id: str) -> None:
         """Remember the file id of a dataset; on disk when this returns."""
@@ -82,7 +98,7 @@ class SyncCache(Client, SyncClaims):
 
     def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
-        return self._call(calls.get_model_id(dataset_hash, config, backend_type))
+        return self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     def set_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
@@ -98,7 +114,7 @@ class SyncCache(Client, SyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> dict[str, str] | None:
         """The log of each task, or None if one of them is missing."""
-        return self._call(calls.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
+        return self._call(lookups.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
 
     def set_eval_log_paths(
         self,
@@ -120,7 +136,20 @@ class SyncCache(Client, SyncClaims):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
-        return self._call(calls.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+        return self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
+
+    def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
+        """The values of many entries of one kind, None where one is missing, with one question to the daemon.
+
+        Args:
+            kind: `"dataset"`, `"model"` or `"eval"`.
+            questions: at most 10,000. Of datasets their hashes, of models `(dataset_hash, config, backend_type)`, of
+                evaluations `(model_id, task_id, backend_type, inspect_kwargs)`; the last two's last may be left out.
+
+        Raises:
+            CacheRequestError: a question is none of that kind, or there are too many.
+        """
+        return self._call(lookups.get_many(kind, questions))
 
     def list_datasets(self) -> list[DatasetEntry]:
         """All datasets, in the order in which they were first stored."""
@@ -169,6 +198,16 @@ class SyncCache(Client, SyncClaims):
     # How a call is carried out.
 
     def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
+        if call.of_values is not None:
+            if self._memory.is_due:
+                self._settle()
+            assert isinstance(call.request, Lookup), "only lookups are remembered"
+            if (values := self._memory.find(call.request)) is not None:
+                return call.of_values(values)
+        return self._ask(call, timeout_s)
+
+    def _ask(self, call: Call[T], timeout_s: float | None) -> T:
+        """Carry a call out with the daemon."""
         if timeout_s is None:
             timeout_s = self._timeout_s
         started_s = monotonic_s()
@@ -186,10 +225,7 @@ class SyncCache(Client, SyncClaims):
                 # What nearly always comes, by the shortest way: an exchange over an open connection. Eight processes on
                 # two cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    reply = connection.exchange(call.request or call.request_for(key), timeout_s)
-                    if type(reply) is call.expects:
-                        return call.decode(reply)
-                    raise refusal(reply)
+                    return self._exchange(connection, call, call.request or call.request_for(key), timeout_s)
                 except CacheError as error:
                     return self._carry_out(call, key, started_s, timeout_s, error)
             except UNAVAILABLE as error:
@@ -199,8 +235,42 @@ class SyncCache(Client, SyncClaims):
                 if key is not None:
                     self._keys.done(key)
 
+    def _exchange(self, connection: BlockingConnection, call: Call[T], request: Request, timeout_s: float) -> T:
+        memory = self._memory
+        if memory.has_used:
+            for notice in memory.take_used():
+                connection.hold(notice)
+        if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
+            return call.result(connection.exchange(request, timeout_s))
+        before = memory.numbers_of(request)
+        reply = connection.exchange(request, timeout_s)
+        result = call.result(reply)
+        if isinstance(reply, Found):
+            memory.remember(request, before, reply.values)
+        return result
+
+    def _settle(self) -> None:
+        """Look whether what is remembered is still that of our directory, and tell the daemon what was used.
+
+        Never waits: neither for another thread's call, nor for a daemon.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._memory.settle():
+                self._memory.detach()
+                self._drop_connection()
+            elif self._connection is not None and self._connection.is_open:
+                self._connection.tell(self._memory.take_used())
+        finally:
+            self._lock.release()
+
     def _as_cache(self) -> SyncCache:
         return self
+
+    def _report_last(self) -> None:
+        if self._memory.has_used and self._memory.settle() and self._connection is not None:
+            self._connection.tell(self._memory.take_used())
 
     def _check_reentry(self) -> None:
         """Raise where the lock would be waited for by the very thread that holds it."""
@@ -237,7 +307,7 @@ class SyncCache(Client, SyncClaims):
         left_s = max(recovery.left_s(monotonic_s()), LEFT_MIN_S)
         if call.is_stream:
             return call.result_of_pages(connection.collect(request, left_s))
-        return call.result(connection.exchange(request, left_s))
+        return self._exchange(connection, call, request, left_s)
 
     def _connect(self, left_s: float) -> BlockingConnection:
         if self._is_closed:

@@ -1,0 +1,29 @@
+"""What the fields of messages may hold, and the limits that keep one message small.
+
+Layer: wire. Imports nothing.
+Invariant: whatever decodes into these types is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+TEXT_SIZE_MAX = 4 * 1024 * 1024
+"""Characters or bytes in one id, key, path or configuration."""
+
+KEYS_PER_REQUEST_MAX = 10_000
+
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Value = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Json = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
+Keys = Annotated[list[Text], Meta(max_length=KEYS_PER_REQUEST_MAX)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Token = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+ClaimId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Random: names one claim, so that asking again after a lost connection gives the same answer."""
+
+
+class Message(Struct, tag_field="op", frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What every body is: a map with its operation's name under `op`."""
