@@ -224,6 +224,7 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     interval_s = settings.watch_interval_s
     group.start_soon(_watch_signals, running, Reloading(parts))
     group.start_soon(engine.run_loader)
+    group.start_soon(engine.run_disposal)
     group.start_soon(engine.claims.run_expiry)
     group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, partial(_abandon, parts.slots))
     group.start_soon(run_edit_watch, engine, clock, interval_s)

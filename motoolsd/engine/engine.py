@@ -80,6 +80,7 @@ class Engine:
         self._slots = slots
         self._files = files
         self._settings = settings
+        self._clock = clock
         self._usage = UsageCounts(settings.usage_entries_max)
         self.writer = writer
         self.claims = Claims(writer=writer, processes=processes, clock=clock, values=self.standing_values, host=host)
@@ -301,6 +302,10 @@ class Engine:
             except RequestError as error:
                 logger.error("the index cannot be loaded, lookups ask SQLite: %s", error.message)
             await forgotten.wait()
+
+    async def run_disposal(self) -> None:
+        """Free what left the index. Runs until cancelled."""
+        await self._index.run_disposal(self._clock)
 
     async def _counts(self) -> dict[Kind, int]:
         if self._index.is_complete:

@@ -1,6 +1,6 @@
 """All entries in memory, up to a limit.
 
-Layer: engine. Imports wire.keys.
+Layer: engine. Imports core and wire.keys.
 Invariant: what stands here is committed. Absence means a miss only while the index is complete.
 """
 
@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 import anyio
 
+from motoolsd.core.ports import Clock
 from motoolsd.wire.keys import Kind
+
+DISPOSED_AT_ONCE = 1_000
+"""Entries freed between two looks at what else is to be done: a fraction of a millisecond."""
+DISPOSAL_PAUSE_S = 0.001
+"""Between two slices: lookups that ask SQLite in a thread need the interpreter's lock, too."""
 
 
 class Index:
@@ -27,6 +33,8 @@ class Index:
         """Changes when everything was forgotten: a load that began before is void."""
         self.forgotten = anyio.Event()
         """Set when everything was forgotten; whoever loads the index waits for it."""
+        self._discarded: list[dict[str, bytes]] = []
+        self._discarding = anyio.Event()
 
     def __len__(self) -> int:
         """Entries of all kinds."""
@@ -36,6 +44,11 @@ class Index:
     def is_full(self) -> bool:
         """Whether another entry would push one out."""
         return len(self) >= self._entries_max
+
+    @property
+    def left_over(self) -> int:
+        """Entries that were taken out and still take room."""
+        return sum(map(len, self._discarded))
 
     def count(self, kind: Kind) -> int:
         """Entries of one kind; all there are, while the index is complete."""
@@ -63,7 +76,10 @@ class Index:
 
     def empty(self, kind: Kind) -> None:
         """Take all entries of a removed table out."""
-        self._tables[kind].clear()
+        if self.has_dropped:
+            # There is room again for what was left out.
+            self.forget()
+        self._discard(kind)
 
     def add_loaded(self, kind: Kind, key: str, value: bytes) -> bool:
         """Put a value in that was read from SQLite, unless a newer one stands or there is no room; False if full."""
@@ -77,8 +93,8 @@ class Index:
 
     def forget(self) -> None:
         """Know nothing any more: somebody else changed the database."""
-        for table in self._tables.values():
-            table.clear()
+        for kind in Kind:
+            self._discard(kind)
         self.has_dropped = False
         self.is_complete = False
         self.generation += 1
@@ -92,6 +108,24 @@ class Index:
         """Something could not be taken in: absence says nothing any more."""
         self.is_complete = False
         self.has_dropped = True
+
+    async def run_disposal(self, clock: Clock) -> None:
+        """Free what was taken out, in slices: a million entries at once would hold up lookups. Runs until cancelled."""
+        while True:
+            await self._discarding.wait()
+            while self._discarded:
+                table = self._discarded[-1]
+                for _ in range(min(len(table), DISPOSED_AT_ONCE)):
+                    table.popitem()
+                if not table:
+                    self._discarded.pop()
+                await clock.sleep(DISPOSAL_PAUSE_S)
+            self._discarding = anyio.Event()
+
+    def _discard(self, kind: Kind) -> None:
+        self._discarded.append(self._tables[kind])
+        self._tables[kind] = {}
+        self._discarding.set()
 
     def _drop_oldest(self) -> None:
         self.mark_incomplete()

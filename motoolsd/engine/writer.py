@@ -219,6 +219,8 @@ class Writer:
         for outcome in outcomes:
             if not isinstance(outcome, Applied):
                 continue
+            if outcome.is_large:
+                self._index.forget()
             for kind in outcome.emptied:
                 self._index.empty(kind)
             for kind, key in outcome.removed:

@@ -47,6 +47,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     stored: list[StoredEntry] = []
     removed: list[tuple[Kind, str]] = []
     emptied: tuple[Kind, ...] = ()
+    is_large: bool = False
+    """So many entries of other keys were removed that they are not named: what is in memory is to be read anew."""
 
 
 BatchItem = WriteRequest | Usage | LeaseChange
@@ -57,6 +59,8 @@ Outcome = Applied | RequestError
 _reply_encoder = msgspec.msgpack.Encoder()
 _reply_decoder = msgspec.msgpack.Decoder(WriteReply)
 
+REMOVED_MAX = 2_000
+"""Keys that one clear may name to be taken out of memory: all of that is done between two lookups."""
 FORGET_EVERY = 32
 """A client's writes between two looks at which of its replies may go."""
 _STORE_REPLIES = RowsStatement(
@@ -183,12 +187,20 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
         return Applied(reply=Cleared(**{field: count}), emptied=(item.kind,))
     columns = ", ".join(KEY_COLUMNS[item.kind])
     where = " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column, _ in map(_spelled, conditions))
-    rows = connection.execute(
-        f"DELETE FROM {TABLES[item.kind]} WHERE {where} RETURNING {columns}",
-        [msgspec.json.encode(wanted).decode() for _, wanted in map(_spelled, conditions)],
-    ).fetchall()
+    source = f"FROM {TABLES[item.kind]} WHERE {where}"
+    wanted = [_json(texts) for _, texts in map(_spelled, conditions)]
+    first = f"SELECT 1 {source} LIMIT {REMOVED_MAX + 1}"
+    (count,) = connection.execute(f"SELECT count(*) FROM ({first})", wanted).fetchone()
+    if count > REMOVED_MAX:
+        count = connection.execute(f"DELETE {source}", wanted).rowcount
+        return Applied(reply=Cleared(**{field: count}), is_large=True)
+    rows = connection.execute(f"DELETE {source} RETURNING {columns}", wanted).fetchall()
     removed = [(item.kind, key_of(item.kind, cells)) for cells in rows]
     return Applied(reply=Cleared(**{field: len(rows)}), removed=removed)
+
+
+def _json(texts: list[str]) -> str:
+    return msgspec.json.encode(texts).decode()
 
 
 def _conditions(item: Clear) -> list[tuple[str, list[str]]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from motoolsd.engine.index import Index
+import anyio
+
+from motoolsd.engine.index import DISPOSAL_PAUSE_S, DISPOSED_AT_ONCE, Index
 from motoolsd.wire.keys import Kind
+from tests.fakes import FakeClock
 
 
 def full_index() -> Index:
@@ -84,3 +87,29 @@ def test_forgetting_voids_a_load_under_way() -> None:
     assert not index.is_complete
     index.complete(index.generation)
     assert index.is_complete
+
+
+async def test_what_was_emptied_is_freed_in_slices() -> None:
+    """A million entries freed at once would hold lookups up; between two slices the loop goes on."""
+    index, clock = Index(10 * DISPOSED_AT_ONCE), FakeClock()
+    for number in range(3 * DISPOSED_AT_ONCE):
+        index.store(Kind.DATASET, str(number), b"1")
+    index.empty(Kind.DATASET)
+    assert len(index) == 0
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(index.run_disposal, clock)
+            await anyio.wait_all_tasks_blocked()
+            assert index.left_over == 2 * DISPOSED_AT_ONCE
+            await clock.advance(10 * DISPOSAL_PAUSE_S)
+            assert index.left_over == 0
+            group.cancel_scope.cancel()
+
+
+def test_emptying_what_had_no_room_for_all_loads_it_again() -> None:
+    """There is room now for what had been left out."""
+    index = full_index()
+    index.store(Kind.MODEL, "c", b"3")
+    index.empty(Kind.DATASET)
+    assert index.forgotten.is_set()
+    assert not index.is_complete

@@ -13,9 +13,10 @@ from motoolsd.core.slots import ALL
 from motoolsd.engine import writer as writer_module
 from motoolsd.engine.writer import RequestOrder, touched_slots
 from motoolsd.store import store as store_module
+from motoolsd.store import writes as writes_module
 from motoolsd.store.writes import Usage
 from motoolsd.wire.keys import Kind, eval_key, slot_of
-from motoolsd.wire.messages import Stored, WriteReply
+from motoolsd.wire.messages import Lookup, Stored, WriteReply
 from tests.engine.bench import Bench
 from tests.engine.conftest import OpenBench
 from tests.samples import as_retry, clear, clear_all, put_dataset, put_evals, query, request_key
@@ -205,6 +206,17 @@ async def test_clears_show_in_memory(bench: Bench) -> None:
     await bench.write(put_dataset("d"))
     await bench.write(clear_all())
     assert bench.peek("d") is None
+
+
+async def test_large_clear_shows_before_memory_is_loaded_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory is forgotten in the step that shows the clear: SQLite answers until it is read anew."""
+    monkeypatch.setattr(writes_module, "REMOVED_MAX", 0)
+    for name in ("a", "b"):
+        await bench.write(put_dataset(name))
+    await bench.write(clear(Kind.DATASET, keys=["a"]))
+    assert not bench.index.is_complete
+    found = await bench.engine.lookup(Lookup(kind=Kind.DATASET, keys=["a", "b"]))
+    assert found.values == [None, b"file"]
 
 
 async def test_request_that_its_client_gave_up_is_not_carried_out_late(bench: Bench) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 
+import pytest
+
 from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.store import writes
 from motoolsd.store.commits import commit_batch
 from motoolsd.store.reads import select_values
 from motoolsd.store.writes import (
+    Applied,
     FORGET_EVERY,
     BatchItem,
     Outcome,
@@ -168,6 +172,16 @@ def test_clear_takes_what_matches_everything(raw: sqlite3.Connection) -> None:
     (everything,) = commit(raw, clear(Kind.EVAL))
     assert applied(everything).reply == Cleared(evals=1)
     assert applied(everything).emptied == (Kind.EVAL,)
+
+
+def test_large_clear_does_not_name_its_keys(raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million keys would take memory and time to be taken out one by one: what is in memory is read anew instead."""
+    monkeypatch.setattr(writes, "REMOVED_MAX", 2)
+    commit(raw, put_evals(dict.fromkeys("abc", b"1"), model_id="m1"), put_evals({"a": b"3"}, model_id="m2"))
+    (outcome,) = commit(raw, clear(Kind.EVAL, model_ids=["m1"]))
+    assert applied(outcome) == Applied(reply=Cleared(evals=3), is_large=True)
+    (outcome,) = commit(raw, clear(Kind.EVAL, model_ids=["m2"]))
+    assert applied(outcome).removed == [(Kind.EVAL, eval_key("m2", "a", "inspect", None))]
 
 
 def test_clear_by_a_key_with_a_nul_takes_that_row_alone(raw: sqlite3.Connection) -> None:
