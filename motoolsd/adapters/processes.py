@@ -15,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from motoolsd.core.leases import INVISIBLE_PID, Process
+from motoolsd.core.leases import Process
+from motoolsd.wire.names import INVISIBLE_PID
 
 logger = logging.getLogger(__name__)
 

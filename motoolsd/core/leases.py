@@ -11,20 +11,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct, field
 
 from motoolsd.core.errors import ClaimDeadlock
+from motoolsd.wire.entries import LeaseRow
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.names import INVISIBLE_PID
 
 Key = tuple[Kind, str]
 """A kind, and the key of an entry of it."""
 
 N = TypeVar("N")
-
-INVISIBLE_PID: Final = 0
-"""What the kernel gives for a process of another PID namespace."""
 
 
 class Process(Struct, frozen=True):
@@ -62,6 +61,20 @@ class Lease(Struct):
     since: str
     processes: set[Process] = field(default_factory=set)
     """Those whose end ends the lease, once all of them have ended. An invisible owner is none of them, and keeps it."""
+
+    def row(self, waiters: int) -> LeaseRow:
+        """The lease as it is told, with how many wait for it."""
+        kind, key = self.key
+        return LeaseRow(
+            kind=kind,
+            key=key,
+            pid=self.claimant.process.pid,
+            host=self.claimant.host,
+            command=self.claimant.command,
+            since=self.since,
+            token=self.token,
+            waiters=waiters,
+        )
 
 
 class Waiter(Struct, frozen=True):

@@ -200,14 +200,21 @@ class Claims:
             self._failures.record(key, request.reason, request.retry_after_s)
         return await self._give_up(self._table.fail(key, request.reason, self._now()))
 
-    def join(self, claim_id: bytes, pid: int) -> Released:
-        """Let a claim's leases last for another process, too.
+    def join(self, claim_id: bytes, pid: int, peer: object) -> Released:
+        """Let a claim's leases last for another process, too; or for another connection of a process that is invisible.
 
         Raises:
             RequestError: it holds none, or the process cannot be seen.
         """
         process = self._processes.identify(pid)
         leases = self._table.held_under(claim_id)
+        if (
+            process is not None
+            and any(process == lease.claimant.process for lease in leases)
+            and not process.is_visible
+        ):
+            self._peers[claim_id] = peer
+            return Released(count=len(leases))
         if process is None or not process.is_visible or not leases:
             message = "there is no lease to join, or the process cannot be seen from here"
             raise RequestError(message)
@@ -375,17 +382,7 @@ class Claims:
             self._processes.unwatch(process)
 
     def _row(self, lease: Lease) -> LeaseRow:
-        kind, key = lease.key
-        return LeaseRow(
-            kind=kind,
-            key=key,
-            pid=lease.claimant.process.pid,
-            host=lease.claimant.host,
-            command=lease.claimant.command,
-            since=lease.since,
-            token=lease.token,
-            waiters=self._table.waiters(lease.key),
-        )
+        return lease.row(self._table.waiters(lease.key))
 
     def _now(self) -> str:
         return f"{self._clock.utc_text().replace(' ', 'T')}Z"

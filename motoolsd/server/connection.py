@@ -223,7 +223,11 @@ class Connection(asyncio.Protocol):
         assert isinstance(event.body, Hello), "the session lets nothing else through"
         registry = self._registry
         answer = self._session.welcome(
-            version=__version__, pid=os.getpid(), started_by=registry.started_by, stamps=registry.stamps
+            version=__version__,
+            pid=os.getpid(),
+            started_by=registry.started_by,
+            stamps=registry.stamps,
+            peer_pid=self.peer_pid,
         )
         self._put_out(encode_reply(event.id, answer))
         if self._session.state is State.CLOSED:

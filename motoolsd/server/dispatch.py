@@ -195,7 +195,7 @@ class Dispatcher:
                 self._start(replier, request_id, claims.break_lease, body)
             case JoinLease():
                 try:
-                    return claims.join(body.claim_id, replier.peer_pid)
+                    return claims.join(body.claim_id, replier.peer_pid, replier)
                 except RequestError as error:
                     return error.to_failure()
         return None

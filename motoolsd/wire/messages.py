@@ -59,6 +59,8 @@ class Welcome(Message, tag="welcome", frozen=True, kw_only=True):
     """`client` when a client started the daemon by itself, `systemd` when a unit did, else `command`."""
     stamps: tuple[int, int] | None = None
     """Device and inode of the file of stamps; None where there is none, and every lookup is to be asked."""
+    peer_pid: int | None = None
+    """The client's process as the daemon sees it; 0: not at all, it lives in another PID namespace."""
 
 
 class Write(Message, frozen=True, kw_only=True):

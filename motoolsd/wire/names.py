@@ -22,5 +22,8 @@ EVALS: Final = "evals"
 FILE_CATEGORIES: Final = (DATASETS, RUNS, EVALS)
 """Directories of files that belong to entries, made with the cache directory."""
 
+INVISIBLE_PID: Final = 0
+"""What the kernel gives as the pid of a peer in another PID namespace."""
+
 SOCKET_PATH_SIZE_MAX: Final = 107
 """Bytes that fit into `sockaddr_un.sun_path` beside its final NUL; longer paths go through /proc/self/fd."""

@@ -151,7 +151,15 @@ class ServerSession:
             self.state = State.CLOSED
             raise
 
-    def welcome(self, *, version: str, pid: int, started_by: str, stamps: tuple[int, int] | None = None) -> Reply:
+    def welcome(
+        self,
+        *,
+        version: str,
+        pid: int,
+        started_by: str,
+        stamps: tuple[int, int] | None = None,
+        peer_pid: int | None = None,
+    ) -> Reply:
         """The answer to the Hello that was received: Welcome, or why there can be no conversation.
 
         Raises:
@@ -169,7 +177,13 @@ class ServerSession:
             return Failure(code=ErrorCode.VERSION_MISMATCH, message=text)
         self.state = State.OPEN
         return Welcome(
-            protocol=PROTOCOL, version=version, pid=pid, features=FEATURES, started_by=started_by, stamps=stamps
+            protocol=PROTOCOL,
+            version=version,
+            pid=pid,
+            features=FEATURES,
+            started_by=started_by,
+            stamps=stamps,
+            peer_pid=peer_pid,
         )
 
     def close(self) -> None:

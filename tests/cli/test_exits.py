@@ -21,6 +21,10 @@ CODES = {
     errors.CorruptDatabase: 1,
     errors.SchemaTooNew: 1,
     errors.UnsupportedFilesystem: 1,
+    errors.ClaimTimeout: 75,
+    errors.ClaimDeadlock: 1,
+    errors.ComputationFailed: 1,
+    errors.StaleLease: 1,
 }
 
 

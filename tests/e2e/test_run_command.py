@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from motools.cache import SyncCache
-from tests.e2e.daemons import is_alive
+from motools.cli.guard import children_of
+from tests.e2e.daemons import daemon_pid, end_daemon, is_alive
 from tests.e2e.jobs import job
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,7 @@ MOTOOLS = str(Path(sys.executable).with_name("motools"))
 def here(shared_dir: Path, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a dataset and configurations; the cache is named by the environment."""
     monkeypatch.setenv("MOTOOLS_CACHE_DIR", str(shared_dir))
+    monkeypatch.setenv("TMPDIR", str(short_dir))
     monkeypatch.chdir(short_dir)
     (short_dir / "data.jsonl").write_text("one line\n")
     (short_dir / "config.json").write_text('{"lr": 0.1}')
@@ -52,8 +54,9 @@ def run(*words: str) -> tuple[int, str]:
 @contextmanager
 def running(*words: str) -> Iterator[subprocess.Popen[str]]:
     """`motools run` while it runs."""
+    # In a process group of its own, as an interactive shell or a scheduler starts a job.
     with subprocess.Popen(
-        [MOTOOLS, "run", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [MOTOOLS, "run", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     ) as process:
         try:
             yield process
@@ -66,12 +69,17 @@ def storing(value: str) -> tuple[str, ...]:
     return ("--", "sh", "-c", f"echo x >> ran; echo {value} > $MOTOOLS_RESULT")
 
 
-def wait_for(path: Path) -> str:
-    """The content of a file that somebody else writes."""
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what others bring about."""
     deadline = time.monotonic() + TIMEOUT_S
-    while not path.exists() or not path.read_text().endswith("\n"):
+    while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_for(path: Path) -> str:
+    """The content of a file that somebody else writes."""
+    until(lambda: path.exists() and path.read_text().endswith("\n"))
     return path.read_text().strip()
 
 
@@ -174,7 +182,9 @@ def test_wait_is_bounded_and_failure_is_told(here: Path) -> None:
             assert heir.communicate(timeout=TIMEOUT_S)[0] == "y\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+)
 def test_signals_are_passed_on(here: Path, number: signal.Signals) -> None:
     """The command ends in its own way, and that is how we end."""
     handler = f"signal.signal({number}, lambda *_: sys.exit(9))"
@@ -187,33 +197,67 @@ def test_signals_are_passed_on(here: Path, number: signal.Signals) -> None:
     assert run(*DATASET, *storing("file-1")) == (0, "file-1\n")
 
 
-def test_kill_9_takes_the_command_along(here: Path) -> None:
-    """No command computes on whose lease somebody else has."""
+LEFT_BEHIND = "setsid sh -c 'echo $$ > session; sleep 60; true' & sleep 60 & echo $! > background"
+TRAINER = f"{sys.executable} -c \"import os, time; print(os.getpid(), file=open('trainer', 'w')); time.sleep(60)\""
+MANY = ("--", "sh", "-c", f"{LEFT_BEHIND}; {TRAINER}; true")
+"""A shell that waits for one process, has one in the background and one in a session of its own."""
+
+
+def pids_of_many(here: Path) -> list[int]:
+    """Of the processes above."""
+    return [int(wait_for(here / name)) for name in ("session", "background", "trainer")]
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_kill_9_takes_all_of_the_command_along(here: Path, whole_group: bool) -> None:  # noqa: FBT001
+    """Motools alone is killed, or its job: the next has the lease only when nothing computes on, and no file stays."""
+    with running(*DATASET, *MANY) as process, job(Path(os.environ["MOTOOLS_CACHE_DIR"])) as heir:
+        pids = pids_of_many(here)
+        (guard,) = children_of(process.pid)
+        key = json.loads(motools("cache", "leases", "--json").stdout)["items"][0]["key"]
+        heir.tell(f"claim {key}")
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+        assert heir.hear() == "owner"
+        assert [pid for pid in (*pids, guard) if is_alive(pid)] == []
+        assert list(here.glob("motools-run-*")) == []
+
+
+def test_kill_9_of_the_guard_takes_the_command_along(here: Path) -> None:
+    """The exit code says how."""
     with running(*DATASET, "--", "sh", "-c", "echo $$ > pid; exec sleep 60") as process:
         pid = int(wait_for(here / "pid"))
-        with job(Path(os.environ["MOTOOLS_CACHE_DIR"])) as heir:
-            key = json.loads(motools("cache", "leases", "--json").stdout)["items"][0]["key"]
-            heir.tell(f"claim {key}")
+        (guard,) = children_of(process.pid)
+        os.kill(guard, signal.SIGKILL)
+        assert process.wait(TIMEOUT_S) == 137
+        until(lambda: not is_alive(pid))
+
+
+def test_shell_that_dies_of_a_signal_leaves_no_trainer_behind(here: Path) -> None:
+    """It hands nothing on; what it ran is told to end, and is waited for while it saves its state."""
+    save = "lambda *_: (time.sleep(0.3), print('saved', file=open('saved', 'w')), sys.exit(0))"
+    trainer = f"import signal, sys, time; signal.signal(15, {save}); print('on', flush=True); time.sleep(60)"
+    with running(*DATASET, "--", "sh", "-c", f'{sys.executable} -c "{trainer}"; true') as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on\n"
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 143
+        assert (here / "saved").read_text() == "saved\n"
+    assert run(*DATASET, *storing("file-1")) == (0, "file-1\n")
+
+
+def test_daemon_that_the_command_has_started_is_spared(here: Path) -> None:
+    """Others use it."""
+    other = here / "other"
+    command = f"{MOTOOLS} daemon start -d {other}; echo on > started; sleep 60; true"
+    try:
+        with running(*DATASET, "--", "sh", "-c", command) as process:
+            wait_for(here / "started")
+            (guard,) = children_of(process.pid)
             process.kill()
-            assert heir.hear() == "owner"
-            assert not is_alive(pid)
-
-
-def test_stopped_command_keeps_the_lease_of_a_killed_runner(here: Path) -> None:
-    """Until it is gone too."""
-    stay = "ctypes.CDLL(None).prctl(1, 0)"
-    script = f"import ctypes, os, time; {stay}; print(os.getpid(), file=open('pid', 'w')); time.sleep(60)"
-    with running(*DATASET, "--", sys.executable, "-c", script) as process:
-        pid = int(wait_for(here / "pid"))
-        process.kill()
-        process.wait(TIMEOUT_S)
-        with SyncCache(os.environ["MOTOOLS_CACHE_DIR"]) as cache:
-            assert len(cache.list_leases()) == 1
-            os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + TIMEOUT_S
-            while cache.list_leases():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(lambda: not is_alive(guard))
+        assert daemon_pid(other) is not None
+    finally:
+        end_daemon(other)
 
 
 def test_leases_are_listed_and_broken(here: Path) -> None:
@@ -268,7 +312,9 @@ def test_exit_code_is_known_where_the_ends_of_children_are_ignored(here: Path) -
 def test_signal_that_comes_after_the_result_does_not_undo_it(here: Path) -> None:
     """The command has ended well; there is nothing left to end."""
     assert here.exists()
-    command = ("--", "sh", "-c", "echo file-1 > $MOTOOLS_RESULT; kill -TERM $PPID")
+    # The command's parent is the guard, and that one's parent is whom somebody would signal.
+    find = "read -r _ _ _ runner _ < /proc/$PPID/stat"
+    command = ("--", "sh", "-c", f"{find}; echo file-1 > $MOTOOLS_RESULT; kill -TERM $runner")
     # 143: it reached the command in time, all the same.
     assert run(*DATASET, *command) in ((0, "file-1\n"), (143, ""))
 

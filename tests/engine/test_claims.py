@@ -304,6 +304,21 @@ async def test_invisible_process_has_time_to_come_back_after_a_restart(open_benc
         assert (await Job(bench).claim("back"))[0].holder is not None
 
 
+async def test_invisible_process_that_joins_its_claim_again_keeps_the_lease(open_bench: OpenBench) -> None:
+    """That is how it comes back over a new connection; the end of that one is its own then."""
+    async with open_bench() as bench:
+        owner = Job(bench, pid=0)
+        request = owner.request("d")
+        await owner.ask(request)
+    async with open_bench() as bench, anyio.create_task_group() as group:
+        group.start_soon(bench.engine.claims.run_expiry)
+        assert bench.engine.claims.join(request.claim_id, 0, owner).count == 1
+        await bench.clock.advance(RETURN_TIMEOUT_S + 1)
+        assert bench.engine.claims.held == 1
+        bench.engine.claims.connection_lost(owner)
+        assert bench.engine.claims.held == 0
+
+
 async def test_leases_and_tokens_survive_a_restart(open_bench: OpenBench) -> None:
     """The same owner still owns, later tokens are larger, and a process that died meanwhile has lost."""
     async with open_bench() as bench:
@@ -426,13 +441,13 @@ async def test_joined_process_keeps_the_lease(bench: Bench) -> None:
     owner = Job(bench)
     request = owner.request("d")
     await owner.ask(request)
-    assert bench.engine.claims.join(request.claim_id, 4711).count == 1
+    assert bench.engine.claims.join(request.claim_id, 4711, object()).count == 1
     bench.processes.end(owner.pid)
     assert bench.engine.claims.held == 1
     bench.processes.end(4711)
     assert bench.engine.claims.held == 0
     with pytest.raises(RequestError, match="no lease to join"):
-        bench.engine.claims.join(request.claim_id, 4712)
+        bench.engine.claims.join(request.claim_id, 4712, object())
 
 
 async def test_waiting_is_counted_apart(bench: Bench) -> None:

@@ -74,6 +74,7 @@ REPLIES: tuple[m.Reply, ...] = (
         outstanding_max=64,
         started_by="client",
         stamps=(2, 9),
+        peer_pid=43,
     ),
     m.Found(values=[b"file-1", None]),
     m.Stored(),

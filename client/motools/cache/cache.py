@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from motools.cache import calls, lookups
+from motools.cache import calls, lease_calls, lookups
 from motools.cache.async_claims import Asker, AsyncClaims, give_up
 from motools.cache.calls import Call
 from motools.cache.client import Client
@@ -30,6 +30,7 @@ from motools.cache.multiplex import MultiplexedConnection
 from motools.cache.recovery import Recovery, making_room, no_answer
 from motools.cache.remembered import ANSWERS_MAX, Memory
 from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Size, Status
+from motoolsd.wire.names import INVISIBLE_PID
 
 T = TypeVar("T")
 
@@ -339,6 +340,9 @@ class Cache(Client, AsyncClaims):
         try:
             await connection.greet()
             await self._check_usable(connection)
+            if connection.peer.peer_pid == INVISIBLE_PID:
+                for claim_id in list(self._held):
+                    await connection.exchange(lease_calls.join(claim_id).request_for(None))
         except BaseException:
             connection.close()
             raise

@@ -14,7 +14,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from motools.cache.entries import text_of
 from motoolsd.wire.keys import STAMPS_SIZE_BYTES, Kind, slot_of
@@ -22,9 +22,8 @@ from motoolsd.wire.messages import Lookup, Used
 from motoolsd.wire.names import STAMPS
 
 ENTRIES_DEFAULT: Final = 100_000
-ANSWERS_MAX: Final = 500
-"""Answers from memory, file ids and others each, between two looks whether the path still leads to the mapped file, and
-two reports of use."""
+ANSWERS_MAX: Final = 1_000
+"""Answers from memory between two looks whether the path still leads to the mapped file, and two reports of use."""
 REPORTED_KEYS_MAX: Final = 1_000
 """Different keys of one kind in a report; the use of others is not reported while no daemon takes one."""
 REPORTED_KEY_SIZE_MAX: Final = 1_024
@@ -59,15 +58,14 @@ class Memory:
         datasets: the young generation of file ids, by dataset hash.
         numbers: the mapped numbers.
         generation: changes when everything was forgotten: what was asked before is not to be remembered.
-        used: dataset hashes that were answered and not counted yet. Whoever answers from `datasets` appends here, and
-            asks for more than `ANSWERS_MAX` by `find`.
+        used: what was answered and not counted yet: dataset hashes, and whole lookups. Whoever answers from `datasets`
+            appends the hash, and looks whether `is_due`.
     """
 
     __slots__ = (
         "_counted",
         "_entries_max",
         "_identity",
-        "_lookups",
         "_old",
         "_path",
         "_young",
@@ -88,9 +86,8 @@ class Memory:
         self._entries_max = entries_max
         self._identity: tuple[int, int] | None = None
         self.numbers: memoryview[int] = _NOTHING
-        self.used: list[str] = []
-        self._lookups: list[Lookup] = []
-        self._counted: dict[Kind, Counter[str]] = {}
+        self.used: list[Any] = []
+        self._counted: dict[Kind, Counter[Any]] = {}
         self.generation = 0
         self._old: _Generation = _empty()
         self._young: _Generation = _empty()
@@ -137,7 +134,7 @@ class Memory:
             if found is None or numbers[found.slot] != found.number:
                 return None
             values.append(found.value)
-        self._lookups.append(request)
+        self.used.append(request)
         return values
 
     def numbers_of(self, request: Lookup) -> list[tuple[int, int]]:
@@ -155,7 +152,7 @@ class Memory:
     @property
     def is_due(self) -> bool:
         """Whether so much was answered from here that it is time for `settle`."""
-        return len(self.used) >= ANSWERS_MAX or len(self._lookups) >= ANSWERS_MAX
+        return len(self.used) >= ANSWERS_MAX
 
     def settle(self) -> bool:
         """Count what was answered from here.
@@ -163,11 +160,7 @@ class Memory:
         Returns:
             Whether the path still leads to the mapped file: if not, nothing here is to be believed.
         """
-        used, self.used = self.used, []
-        lookups, self._lookups = self._lookups, []
-        self._count(Kind.DATASET, used)
-        for lookup in lookups:
-            self._count(lookup.kind, lookup.keys)
+        self._count_used()
         try:
             found = os.stat(self._path, follow_symlinks=False)
         except OSError:
@@ -176,21 +169,30 @@ class Memory:
 
     def take_used(self) -> list[Used]:
         """What was counted since the last report, to be reported; its counting starts anew."""
-        notices = [Used(kind=kind, hits=dict(counted)) for kind, counted in self._counted.items() if counted]
-        self._counted.clear()
+        self._count_used()
+        notices = [Used(kind=kind, hits=counted) for kind, counted in self._counted.items() if counted]
+        self._counted = {}
         return notices
 
     @property
     def has_used(self) -> bool:
         """Whether there is something to report."""
-        return bool(self.used or self._lookups or self._counted)
+        return bool(self.used or self._counted)
 
-    def _count(self, kind: Kind, keys: list[str]) -> None:
-        if not keys:
-            return
-        counted = self._counted.setdefault(kind, Counter())
-        if len(counted) < REPORTED_KEYS_MAX:
-            counted.update(key for key in keys[:REPORTED_KEYS_MAX] if len(key) <= REPORTED_KEY_SIZE_MAX)
+    def _count_used(self) -> None:
+        used, self.used = self.used, []
+        try:
+            # Nearly always: nothing but hashes, counted in one go.
+            counts: dict[Kind, Counter[Any]] = {Kind.DATASET: Counter(used)}
+        except TypeError:
+            counts = {}
+            for each in used:
+                kind, keys = (each.kind, each.keys) if isinstance(each, Lookup) else (Kind.DATASET, [each])
+                counts.setdefault(kind, Counter()).update(keys)
+        for kind, counted in counts.items():
+            before = self._counted.setdefault(kind, Counter())
+            if len(before) < REPORTED_KEYS_MAX:
+                before.update({key: count for key, count in counted.items() if len(key) <= REPORTED_KEY_SIZE_MAX})
 
     def _keep(self, kind: Kind, key: str, found: Remembered) -> None:
         if sum(map(len, self._young.values())) >= max(1, self._entries_max // 2):

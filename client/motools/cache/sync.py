@@ -12,7 +12,7 @@ from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from motools.cache import calls, lookups
+from motools.cache import calls, lease_calls, lookups
 from motools.cache.calls import Call
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s, pause
@@ -25,6 +25,7 @@ from motools.cache.recovery import Recovery, making_room
 from motools.cache.remembered import ANSWERS_MAX, Memory
 from motools.cache.sync_claims import SyncClaims, give_up
 from motoolsd.wire.messages import Found, Lookup, Request, RequestKey, Size, Status
+from motoolsd.wire.names import INVISIBLE_PID
 
 T = TypeVar("T")
 
@@ -317,6 +318,9 @@ class SyncCache(Client, SyncClaims):
         if self._asks_to_drain(connection.peer):
             connection.drain(f"an upgrade from {connection.peer.version}", left_s)
             raise making_room()
+        if connection.peer.peer_pid == INVISIBLE_PID:
+            for claim_id in self._held:
+                connection.exchange(lease_calls.join(claim_id).request_for(None), left_s)
         self._connection = connection
         return connection
 

@@ -1,12 +1,11 @@
 """Running a command in the place of its caller: its signals, its output, its end.
 
-Layer: motools.cli. Imports options and motools.cache.claims.
-Invariant: the command never outlives us (PR_SET_PDEATHSIG), and the lease never ends before the command (`join_lease`).
+Layer: motools.cli. Imports guard, options and motools.cache.claims.
+Invariant: the command never outlives us (`guard`), and the lease never ends before the command (`join_lease`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import select
@@ -17,21 +16,20 @@ import sys
 import tempfile
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from motools.cache.claims import join_lease
 from motools.cache.errors import CacheError
+from motools.cli.guard import ENDING, PASSED_ON, SIGNALLED, Guard
 from motools.cli.options import Result
 
 RESULT_VARIABLE: Final = "MOTOOLS_RESULT"
-PASSED_ON: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
-SIGNALLED: Final = 128
-_PR_SET_PDEATHSIG: Final = 1
 _SENT_BY_KERNEL: Final = 0x80
 """si_code of a signal that came from the terminal: the command, in the same group, has got it too."""
 _READ_SIZE_BYTES: Final = 65_536
@@ -50,7 +48,7 @@ class Outcome(NamedTuple):
     """How a command ended."""
 
     exit_code: int
-    """128 and the signal's number, if it died of one."""
+    """128 and the signal's number, if it died of one, or told so as shells do."""
     value: str
     reason: str
     """Why there is no value, if it ended well."""
@@ -71,19 +69,19 @@ def execute(command: list[str], result: Result, directory: str, claim_id: bytes)
         CannotRun: it could not be started.
     """
     with _result_file() as path, _signals_held() as mask:
+        guard = Guard(mask=mask, join=partial(join_lease, directory, claim_id), clean=partial(_remove, path))
         try:
             process = subprocess.Popen(
                 command,
                 env={**os.environ, RESULT_VARIABLE: str(path)},
                 stdout=subprocess.PIPE if result is Result.STDOUT else None,
                 # There is no other thread yet.
-                preexec_fn=_preparation(directory, claim_id, mask),  # noqa: PLW1509
+                preexec_fn=partial(_prepare, guard),  # noqa: PLW1509
             )
         except OSError as error:
             raise _cannot_run(command[0], error) from error
         except subprocess.SubprocessError as error:
-            message = f"{command[0]} was not run: its lease could not be joined, see `motools daemon logs`"
-            raise CannotRun(message, 1) from error
+            raise CannotRun(f"{command[0]} was not run, for the reason above; see `motools daemon logs`", 1) from error
         with process:
             last_line = None if process.stdout is None else _LastLine(process.stdout.fileno())
             got = _wait(process)
@@ -93,45 +91,36 @@ def execute(command: list[str], result: Result, directory: str, claim_id: bytes)
             value, reason = printed, "printed nothing"
         else:
             value, reason = _read_result(path), f"left nothing in ${RESULT_VARIABLE}"
-    died = -code if code < 0 else None
-    return Outcome(code if died is None else SIGNALLED + died, value, reason, bool(got) or died in PASSED_ON)
+    if code < 0:  # the guard itself was killed
+        code = SIGNALLED - code
+    return Outcome(code, value, reason, bool(got) or code - SIGNALLED in ENDING)
 
 
-def _preparation(directory: str, claim_id: bytes, mask: set[signal.Signals]) -> Callable[[], None]:
-    """What the forked child does before it becomes the command."""
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(SIGNALLED + signal.SIGKILL)
-        try:
-            join_lease(directory, claim_id)
-        except CacheError as error:
-            sys.stderr.write(f"motools: error: {error}\n")
-            sys.stderr.flush()
-            raise
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    return prepare
+def _prepare(guard: Guard) -> None:
+    """As `Guard.prepare`; a forked child has nothing but stderr to say why not."""
+    try:
+        guard.prepare()
+    except (CacheError, OSError) as error:
+        sys.stderr.write(f"motools: error: {error}\n")
+        sys.stderr.flush()
+        raise
 
 
 @contextmanager
-def _signals_held() -> Iterator[set[signal.Signals]]:
+def _signals_held() -> Iterator[set[int]]:
     """Hold signals back, so that each is either waited for or kept for the end; gives what was held before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})
     # Whoever started us may have had it ignored: then the kernel tells neither of the end nor of the exit code.
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        yield {signal.Signals(number) for number in before}
+        yield set(before)
     finally:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> list[int]:
-    """Wait for the end, passing signals on; those that came."""
+    """Wait for the end, passing signals on; those that came to end it."""
     got: list[int] = []
     while process.poll() is None:
         info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD})
@@ -140,10 +129,12 @@ def _wait(process: subprocess.Popen[bytes]) -> list[int]:
         got.append(info.si_signo)
         if info.si_code != _SENT_BY_KERNEL:
             process.send_signal(info.si_signo)
-    # Those that came too late for the command: it has ended, and what it computed is not thrown away.
-    while (late := signal.sigtimedwait(PASSED_ON, 0)) is not None:
-        got.append(late.si_signo)
-    return got
+    # Those that came too late for the command: it has ended, and what it computed is not thrown away. No more than one
+    # of each is kept by the kernel; whoever sends more meanwhile is not waited for.
+    late = [signal.sigtimedwait(PASSED_ON, 0) for _ in PASSED_ON]
+    got += [info.si_signo for info in late if info is not None]
+    # What was ignored when we were started (nohup), the command ignores as well.
+    return [number for number in got if number in ENDING and signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class _LastLine:
@@ -217,9 +208,14 @@ def _result_file() -> Iterator[Path]:
     try:
         yield path
     finally:
-        with suppress(OSError):  # the command left something else there: it is not ours to remove
-            path.unlink(missing_ok=True)
-            directory.rmdir()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove the result and its directory, unless it is gone already."""
+    with suppress(OSError):  # the command left something else there: it is not ours to remove
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
 
 
 def _read_result(path: Path) -> str:

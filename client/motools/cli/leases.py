@@ -28,13 +28,13 @@ from motools.cli.output import can_ask, confirm, print_items, say, say_error
 from motools.cli.tables import Column, plain, shown, time_text
 
 COLUMNS = (
-    Column("kind", plain("kind")),
     Column("key", plain("key")),
+    Column("kind", plain("kind")),
     Column("pid", lambda item: shown(item["pid"] or None), is_number=True),
     Column("host", plain("host")),
+    Column("command", plain("command")),
     Column("since (UTC)", lambda item: time_text(item["since"])),
     Column("waiters", plain("waiters"), is_number=True),
-    Column("command", plain("command")),
 )
 
 

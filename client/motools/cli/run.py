@@ -1,7 +1,7 @@
 """`motools run`: any program, run only if nobody has computed its value, and by one of all that ask.
 
 Layer: motools.cli. Imports execution, inputs, options, output and motools.cache.
-Invariant: what is not computed is not cached, and the lease never outlives the command.
+Invariant: what is not computed is not cached, and no command outlives its lease.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESULT_SHOWN_MAX: Final = 4_096
 
 def run(  # noqa: PLR0913 - each is an option of the command line
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND...", help="The program and its arguments, after `--`.")
+        list[str] | None, typer.Argument(metavar="COMMAND", hidden=True)  # described above: help is to fit a screen
     ] = None,
     *,
     kind: Annotated[LeaseKind, typer.Option("--kind", metavar="KIND", help="dataset, model or eval.")],
@@ -34,7 +34,7 @@ def run(  # noqa: PLR0913 - each is an option of the command line
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="FILE", help="JSON or YAML: training config (model), arguments (eval)."),
+        typer.Option("--config", metavar="FILE", help="JSON or YAML: training (model), arguments (eval)."),
     ] = None,
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="NAME", help="Training or evaluation backend (model, eval).")
@@ -42,24 +42,21 @@ def run(  # noqa: PLR0913 - each is an option of the command line
     model_id: Annotated[str | None, typer.Option("--model-id", metavar="ID", help="The model (eval).")] = None,
     task_id: Annotated[str | None, typer.Option("--task-id", metavar="ID", help="The task (eval).")] = None,
     result: Annotated[
-        Result, typer.Option("--result", metavar="WHERE", help="file: $MOTOOLS_RESULT; stdout: its last line.")
+        Result, typer.Option("--result", metavar="WHERE", help="file, or stdout: its last line.")
     ] = Result.FILE,
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="SECONDS", help="Wait at most so long for another's result.")
     ] = None,
     on_failure: Annotated[
         OnFailureChoice,
-        typer.Option("--on-failure", metavar="WHAT", help="When another's run has failed: raise, or take-over."),
+        typer.Option("--on-failure", metavar="WHAT", help="If another fails: raise or take-over."),
     ] = OnFailureChoice.RAISE,
     cache_dir: CacheDir = DEFAULT_DIR,
 ) -> None:
     """Run a command unless its result is cached, and print the result either way.
 
-    Of all that ask for the same at the same time, one runs the command, and the others wait for its result. The command
-    writes it into the file that $MOTOOLS_RESULT names: a file id, a model id or the path of a log.
-
-    The exit code is the command's; 126 and 127 mean that it cannot be run or found. A failed command leaves nothing
-    cached.
+    Of all that ask at once, one runs it. It writes a file id, a model id or a log's path into the file
+    $MOTOOLS_RESULT; its exit code is ours.
 
     Example: motools run --kind model --dataset train.jsonl --config lr.yaml --backend mine -- python train.py
     """
