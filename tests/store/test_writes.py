@@ -11,8 +11,8 @@ from motoolsd.store import writes
 from motoolsd.store.commits import commit_batch
 from motoolsd.store.reads import select_values
 from motoolsd.store.writes import (
-    Applied,
     FORGET_EVERY,
+    Applied,
     BatchItem,
     Outcome,
     Usage,

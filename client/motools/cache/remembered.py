@@ -69,6 +69,7 @@ class Memory:
         "_old",
         "_path",
         "_young",
+        "_young_size",
         "datasets",
         "generation",
         "numbers",
@@ -89,9 +90,7 @@ class Memory:
         self.used: list[Any] = []
         self._counted: dict[Kind, Counter[Any]] = {}
         self.generation = 0
-        self._old: _Generation = _empty()
-        self._young: _Generation = _empty()
-        self.datasets = self._young[Kind.DATASET]
+        self._start_generation(_empty())
 
     def attach(self, identity: tuple[int, int] | None) -> bool:
         """Make sure that the stamps of the daemon that is asked next are mapped.
@@ -104,8 +103,10 @@ class Memory:
         """
         if identity == self._identity:
             return identity is not None
+        if not self._entries_max:
+            return False
         self.detach()
-        if identity is None or not self._entries_max:
+        if identity is None:
             return False
         numbers = _map(self._path, identity)
         if numbers is None:
@@ -117,8 +118,7 @@ class Memory:
         """Forget everything, and the mapping too."""
         self._identity = None
         self.generation += 1
-        self._old, self._young = _empty(), _empty()
-        self.datasets = self._young[Kind.DATASET]
+        self._start_generation(_empty())
         # The mapping itself goes when the last thread that reads it is done.
         self.numbers = _NOTHING
 
@@ -195,11 +195,17 @@ class Memory:
                 before.update({key: count for key, count in counted.items() if len(key) <= REPORTED_KEY_SIZE_MAX})
 
     def _keep(self, kind: Kind, key: str, found: Remembered) -> None:
-        if sum(map(len, self._young.values())) >= max(1, self._entries_max // 2):
-            self._old = self._young if self._entries_max > 1 else _empty()
-            self._young = _empty()
-            self.datasets = self._young[Kind.DATASET]
+        if key not in self._young[kind]:
+            if self._young_size >= max(1, self._entries_max // 2):
+                self._start_generation(self._young if self._entries_max > 1 else _empty())
+            self._young_size += 1
         self._young[kind][key] = found
+
+    def _start_generation(self, old: _Generation) -> None:
+        self._old = old
+        self._young = _empty()
+        self._young_size = 0
+        self.datasets = self._young[Kind.DATASET]
 
 
 def _empty() -> _Generation:
