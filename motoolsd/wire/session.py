@@ -318,6 +318,32 @@ class ClientSession:
         self.receive_data(data)
         return None
 
+    def receive_replies(self, data: bytes) -> list[ReplyEnvelope]:
+        """Take bytes, and give the replies at their front that are whole.
+
+        The short way of a client that asks much at a time. `next_event` goes on with what is left, and says what is
+        wrong with it.
+        """
+        replies: list[ReplyEnvelope] = []
+        offset = 0
+        if self.state is State.OPEN and self._frames.is_empty():
+            view = memoryview(data)
+            while len(data) - offset > HEADER_SIZE:
+                begin = offset + HEADER_SIZE
+                end = begin + HEADER.unpack_from(data, offset)[0]
+                if not begin < end <= len(data):
+                    break
+                try:
+                    reply = _reply_decoder.decode(view[begin:end])
+                    self._match(reply)
+                except (*_UNREADABLE, RemoteProtocolError):
+                    break
+                replies.append(reply)
+                offset = end
+        if offset < len(data):
+            self.receive_data(data[offset:])
+        return replies
+
     def next_event(self) -> ReplyEnvelope | None:
         """The next reply, or None until more bytes come.
 

@@ -6,10 +6,12 @@ Invariant: no background task, and no state of one event loop is used under anot
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from copy import copy
+from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,7 +35,6 @@ from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Si
 from motoolsd.wire.names import INVISIBLE_PID
 
 T = TypeVar("T")
-
 
 RELEASES_AT_ONCE = 64
 """Each may take a moment, which it would not have among thousands."""
@@ -86,15 +87,13 @@ class Cache(Client, AsyncClaims):
         if self._connection is not None:
             if self._memory.has_used and self._memory.settle():
                 self._connection.tell(self._memory.take_used())
-            self._connection.close()
-            self._connection = None
+            self._close_connection()
         self._memory = Memory(self._directory, 0)
 
     # The older package's names.
 
     async def get_file_id(self, dataset_hash: str) -> str | None:
         """The file id of a dataset, or None."""
-        # As in `SyncCache`; another thread's call is refused by `_call`.
         memory = self._memory
         try:
             value, slot, number = memory.datasets[dataset_hash]
@@ -104,8 +103,7 @@ class Cache(Client, AsyncClaims):
                 if len(used) < ANSWERS_MAX:
                     return value
         except (LookupError, TypeError):
-            # Not known, or no text: the long way says what is wrong with it.
-            pass
+            pass  # as in `SyncCache`
         return await self._call(lookups.get_file_id(dataset_hash))
 
     async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
@@ -159,16 +157,7 @@ class Cache(Client, AsyncClaims):
         return await self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
 
     async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
-        """The values of many entries of one kind, None where one is missing, with one question to the daemon.
-
-        Args:
-            kind: `"dataset"`, `"model"` or `"eval"`.
-            questions: at most 10,000. Of datasets their hashes, of models `(dataset_hash, config, backend_type)`, of
-                evaluations `(model_id, task_id, backend_type, inspect_kwargs)`; the last two's last may be left out.
-
-        Raises:
-            CacheRequestError: a question is none of that kind, or there are too many.
-        """
+        """The values of many entries of one kind, None where one is missing; see `SyncCache.get_many`."""
         return await self._call(lookups.get_many(kind, questions))
 
     async def list_datasets(self) -> list[DatasetEntry]:
@@ -219,16 +208,31 @@ class Cache(Client, AsyncClaims):
 
     async def _call(self, call: Call[T]) -> T:
         self._check_context()
-        if call.of_values is not None:
+        if call.of_values is not None and self._memory_entries:
             if self._memory.is_due:
                 self._settle()
             assert isinstance(call.request, Lookup), "only lookups are remembered"
             if (values := self._memory.find(call.request)) is not None:
                 return call.of_values(values)
+        key = None if call.make is None else self._keys.new()
+        started_s = monotonic_s()
         try:
-            return await self._carry_out(call)
+            connection = self._connection
+            if connection is None or call.is_stream or not connection.is_open:
+                return await self._carry_out(call, key, started_s)
+            # What nearly always comes, by the shortest way: an exchange over an open connection.
+            try:
+                request = call.request or call.request_for(key)
+                if self._memory_entries:
+                    return await self._exchange(connection, call, request, self._timeout_s)
+                return call.result(await connection.exchange(request, self._timeout_s))
+            except CacheError as error:
+                return await self._carry_out(call, key, started_s, error)
         except UNAVAILABLE as error:
             return self._fall_back(call, error)
+        finally:
+            if key is not None:
+                self._keys.done(key)
 
     def _as_asker(self) -> Asker:
         return self
@@ -259,21 +263,19 @@ class Cache(Client, AsyncClaims):
             connection = await self._connect(left_s)
         return connection
 
-    async def _carry_out(self, call: Call[T]) -> T:
-        recovery = Recovery(self._timeout_s, monotonic_s(), is_write=call.is_write)
-        key = self._keys.new() if call.is_write else None
-        try:
-            while True:
-                try:
-                    return await self._attempt_within(call, key, recovery.left_s(monotonic_s()))
-                except CacheError as error:
-                    pause_s = recovery.after(error, monotonic_s())
-                await anyio.sleep(pause_s)
-                if key is not None:
-                    key = self._keys.retry(key)
-        finally:
-            if key is not None:
-                self._keys.done(key)
+    async def _carry_out(
+        self, call: Call[T], key: RequestKey | None, started_s: float, error: CacheError | None = None
+    ) -> T:
+        """All attempts of a call; with `error`, those after a first one that failed."""
+        recovery = Recovery(self._timeout_s, started_s, is_write=call.is_write)
+        while True:
+            if error is not None:
+                await anyio.sleep(recovery.after(error, monotonic_s()))
+                key = None if key is None else self._keys.retry(key)
+            try:
+                return await self._attempt_within(call, key, recovery.left_s(monotonic_s()))
+            except CacheError as failed:
+                error = failed
 
     async def _attempt_within(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
         with anyio.move_on_after(left_s):
@@ -287,27 +289,27 @@ class Cache(Client, AsyncClaims):
             return call.result_of_pages(await connection.collect(request))
         return await self._exchange(connection, call, request)
 
-    async def _exchange(self, connection: MultiplexedConnection, call: Call[T], request: Request) -> T:
+    async def _exchange(
+        self, connection: MultiplexedConnection, call: Call[T], request: Request, timeout_s: float = inf
+    ) -> T:
         memory = self._memory
         if memory.has_used:
             for notice in memory.take_used():
                 connection.hold(notice)
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
-            return call.result(await connection.exchange(request))
+            return call.result(await connection.exchange(request, timeout_s))
         before, generation = memory.numbers_of(request), memory.generation
-        reply = await connection.exchange(request)
+        reply = await connection.exchange(request, timeout_s)
         result = call.result(reply)
         if isinstance(reply, Found) and memory is self._memory and generation == memory.generation:
             memory.remember(request, before, reply.values)
         return result
 
     def _settle(self) -> None:
-        """Look whether what is remembered is still that of our directory, and tell the daemon what was used."""
+        """As in `SyncCache`."""
         if not self._memory.settle():
             self._memory.detach()
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._close_connection()
         elif self._connection is not None and self._connection.is_open:
             self._connection.tell(self._memory.take_used())
 
@@ -358,20 +360,29 @@ class Cache(Client, AsyncClaims):
     def _check_context(self) -> None:
         """One thread, and one event loop at a time.
 
-        Raises:
-            RuntimeError: this is a second thread.
+        Raises RuntimeError in a second thread.
         """
         thread = threading.get_ident()
+        try:
+            token: object = asyncio.get_running_loop()  # a tenth of what anyio's token costs
+        except RuntimeError:
+            token = anyio.lowlevel.current_token()
+        if thread == self._thread and token is self._token:
+            return
         if self._thread is None:
             self._thread = thread
         elif self._thread != thread:
             message = f"{self!r} belongs to another thread: give each thread its own Cache, or use SyncCache"
             raise RuntimeError(message)
-        token = anyio.lowlevel.current_token()
         if token != self._token:
             self._drop_connection()
             self._token = token
             self._connecting = anyio.Lock()
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 
 from motools.cache.clock import monotonic_s
@@ -299,6 +300,20 @@ def next_event(session: ClientSession) -> ReplyEnvelope | None:
         return session.next_event()
     except RemoteProtocolError as error:
         raise foreign_speech(error) from error
+
+
+def replies_in(session: ClientSession, data: bytes) -> Iterator[ReplyEnvelope]:
+    """All replies that are whole with the bytes that were received; those before what is wrong, too.
+
+    Raises:
+        ConnectionLost: there were no bytes: the daemon closed.
+        CacheProtocolError: the other side is no daemon of ours.
+    """
+    if not data:
+        feed(session, data)
+    yield from session.receive_replies(data)
+    while (envelope := next_event(session)) is not None:
+        yield envelope
 
 
 def foreign_speech(error: RemoteProtocolError) -> CacheProtocolError:
