@@ -134,7 +134,10 @@ class Memory:
             if found is None or numbers[found.slot] != found.number:
                 return None
             values.append(found.value)
-        self.used.append(request)
+        if kind is Kind.DATASET:
+            self.used += request.keys
+        else:
+            self.used.append(request)
         return values
 
     def numbers_of(self, request: Lookup) -> list[tuple[int, int]]:
@@ -161,6 +164,10 @@ class Memory:
             Whether the path still leads to the mapped file: if not, nothing here is to be believed.
         """
         self._count_used()
+        return self.is_current()
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to the mapped file."""
         try:
             found = os.stat(self._path, follow_symlinks=False)
         except OSError:
@@ -185,10 +192,9 @@ class Memory:
             # Nearly always: nothing but hashes, counted in one go.
             counts: dict[Kind, Counter[Any]] = {Kind.DATASET: Counter(used)}
         except TypeError:
-            counts = {}
-            for each in used:
-                kind, keys = (each.kind, each.keys) if isinstance(each, Lookup) else (Kind.DATASET, [each])
-                counts.setdefault(kind, Counter()).update(keys)
+            counts = {Kind.DATASET: Counter(each for each in used if not isinstance(each, Lookup))}
+            for lookup in [each for each in used if isinstance(each, Lookup)]:
+                counts.setdefault(lookup.kind, Counter()).update(lookup.keys)
         for kind, counted in counts.items():
             before = self._counted.setdefault(kind, Counter())
             if len(before) < REPORTED_KEYS_MAX:

@@ -253,10 +253,14 @@ class SyncCache(Client, SyncClaims):
     def _settle(self) -> None:
         """Look whether what is remembered is still that of our directory, and tell the daemon what was used.
 
-        Never waits: neither for another thread's call, nor for a daemon.
+        Waits neither for a daemon nor for another thread's call, unless what is remembered is void.
         """
         if not self._lock.acquire(blocking=False):
-            return
+            # The use of these is not reported, rather than gathered without end.
+            self._memory.used = []
+            if self._memory.is_current():
+                return
+            self._lock.acquire()
         try:
             if not self._memory.settle():
                 self._memory.detach()
