@@ -14,12 +14,13 @@ TEXT_SIZE_MAX = 4 * 1024 * 1024
 """Characters or bytes in one id, key, path or configuration."""
 
 KEYS_PER_REQUEST_MAX = 10_000
+COUNT_MAX = 2**31 - 1
 
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
 Value = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
 Json = Annotated[bytes, Meta(min_length=1, max_length=TEXT_SIZE_MAX)]
 Keys = Annotated[list[Text], Meta(max_length=KEYS_PER_REQUEST_MAX)]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Count = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
 Token = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ClaimId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """Random: names one claim, so that asking again after a lost connection gives the same answer."""

@@ -14,9 +14,11 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from motools.cache.entries import text_of
+from motoolsd.wire.fields import COUNT_MAX, KEYS_PER_REQUEST_MAX
 from motoolsd.wire.keys import STAMPS_SIZE_BYTES, Kind, slot_of
 from motoolsd.wire.messages import Lookup, Used
 from motoolsd.wire.names import STAMPS
@@ -24,8 +26,8 @@ from motoolsd.wire.names import STAMPS
 ENTRIES_DEFAULT: Final = 100_000
 ANSWERS_MAX: Final = 1_000
 """Answers from memory between two looks whether the path still leads to the mapped file, and two reports of use."""
-REPORTED_KEYS_MAX: Final = 1_000
-"""Different keys of one kind in a report; the use of others is not reported while no daemon takes one."""
+REPORTED_KEYS_MAX: Final = KEYS_PER_REQUEST_MAX
+"""Different keys of one kind in a report; the use of others is not told while no daemon takes a report."""
 REPORTED_KEY_SIZE_MAX: Final = 1_024
 """Characters; the use of entries with longer keys is not reported."""
 
@@ -177,7 +179,11 @@ class Memory:
     def take_used(self) -> list[Used]:
         """What was counted since the last report, to be reported; its counting starts anew."""
         self._count_used()
-        notices = [Used(kind=kind, hits=counted) for kind, counted in self._counted.items() if counted]
+        notices = [
+            Used(kind=kind, hits={key: min(count, COUNT_MAX) for key, count in counted.items()})
+            for kind, counted in self._counted.items()
+            if counted
+        ]
         self._counted = {}
         return notices
 
@@ -197,8 +203,8 @@ class Memory:
                 counts.setdefault(lookup.kind, Counter()).update(lookup.keys)
         for kind, counted in counts.items():
             before = self._counted.setdefault(kind, Counter())
-            if len(before) < REPORTED_KEYS_MAX:
-                before.update({key: count for key, count in counted.items() if len(key) <= REPORTED_KEY_SIZE_MAX})
+            known = (item for item in counted.items() if len(item[0]) <= REPORTED_KEY_SIZE_MAX)
+            before.update(dict(islice(known, max(0, REPORTED_KEYS_MAX - len(before)))))
 
     def _keep(self, kind: Kind, key: str, found: Remembered) -> None:
         if key not in self._young[kind]:
