@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO_DIR := build/demo/.motools
+OUT ?= build/bench
 
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -25,7 +26,7 @@ IN_SHORT_TMPDIR = tmp=$$(mktemp -d /tmp/mt.XXXXXX) && chmod 711 "$$tmp" && \
 help:
 	@echo 'make demo    run a real sweep: eight worker processes share one cache'
 	@echo 'make test    run every check: ruff, mypy, import-linter, pytest'
-	@echo 'make bench   measure against the older way'
+	@echo 'make bench   measure against Redis, memcached, LMDB, SQLite and others; QUICK=1: in two minutes'
 	@echo 'make clean   remove what the commands above made'
 
 demo: $(VENV)/.ready-demo
@@ -44,8 +45,9 @@ test: $(VENV)/.ready-test
 	@mkdir -p .cache/coverage && rm -f .cache/coverage/data*
 	$(IN_SHORT_TMPDIR) $(PY) -m pytest --cov --cov-report=term
 
-bench: $(VENV)/.ready-test
-	@$(IN_SHORT_TMPDIR) $(PY) -m bench
+# Report, figures and plots go to OUT; FLAGS are those of `python -m bench`. Peers that are not installed are skipped.
+bench: $(VENV)/.ready-bench
+	@$(IN_SHORT_TMPDIR) $(PY) -m bench $(if $(QUICK),--quick) --out $(OUT) $(FLAGS)
 
 clean:
 	rm -rf $(VENV) .cache build dist .coverage .hypothesis
@@ -61,6 +63,11 @@ $(VENV)/.ready-test: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[dev,demo]'
 	@$(PY) -m compileall -q motoolsd client/motools
 	@touch $@ $(VENV)/.ready-demo
+
+$(VENV)/.ready-bench: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[bench]'
+	@$(PY) -m compileall -q motoolsd client/motools bench
+	@touch $@
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,131 +1,110 @@
-"""`python -m bench`: run every workload against every peer, round by round, and print the ratios."""
+"""`python -m bench`: run every workload against every peer, round by round, and report."""
 
 from __future__ import annotations
 
 import json
-import platform
-import sqlite3
-import statistics
+import os
+import signal
 import sys
-import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from bench.measure import WORKLOADS, Sample, key_of, run_round, value_of
-from bench.peers import PEERS, Peer, prove_right
+from bench import plots
+from bench.cells import WrongAnswer
+from bench.machine import describe_machine, describe_versions
+from bench.peers.servers import temporary_directory
+from bench.processes import WorkerFailed
+from bench.ratios import judge
+from bench.report import Run, document, markdown
+from bench.rounds import run_rounds
+from bench.scale import FULL, QUICK, TINY, Scale
+from bench.suite import NAMES, Suite
 
-BASELINES = {"older way": "x older", "older, WAL": "x WAL"}
-"""Peers that the others are compared with, and the heading of that."""
-Case = tuple[str, int]
-"""A workload and a number of processes."""
-Results = dict[Case, dict[str, list[Sample]]]
+IDLE_TIMEOUT_S = 600
+"""Should this process be killed, its daemons end so long after their last client."""
 
 
 def run(
     *,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds; each runs every peer once.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.05, max=60, help="How long one peer works in one round.")] = 1.5,
-    entries: Annotated[int, typer.Option(min=1, max=1_000_000, help="Entries before the start.")] = 1_000,
-    processes: Annotated[list[int] | None, typer.Option(help="Process counts (8 and 32).")] = None,
-    workloads: Annotated[list[str] | None, typer.Option("--workload", help="hits, misses, writes (all).")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two short rounds: whether it works, not how fast.")] = False,
-    output: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One short round: whether it works, not how fast.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of: {', '.join(NAMES)}. May be repeated.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Each round runs everything once.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where benchmarks.md, benchmarks.json and plots go.")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", hidden=True, help="A few operations of everything.")] = False,
 ) -> None:
-    """Concurrent lookups and durable writes, motoolsd against the older ways.
+    """Measure motoolsd against its peers, and say whether it is as fast as it has to be.
 
-    Example: python -m bench --rounds 3 --processes 8
+    Peers that are not installed are reported as skipped. Progress goes to stderr, the report to stdout and to --out.
+
+    Example: python -m bench --only hits --only writes --rounds 3
     """
-    if quick:
-        rounds, seconds = 2, min(seconds, 0.5)
-    if unknown := set(workloads or ()) - WORKLOADS.keys():
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(WORKLOADS)}")
-    cases = [(workload, count) for count in processes or [8, 32] for workload in workloads or WORKLOADS]
+    if unknown := set(only or ()) - NAMES.keys():
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}", param_hint="--only")
+    scale = TINY if tiny else QUICK if quick else FULL
+    if rounds is not None:
+        scale = replace(scale, rounds=rounds)
+    signal.signal(signal.SIGTERM, _end)
+    console = Console(stderr=True)
+    try:
+        measured = _measure(scale, only or list(NAMES), console)
+    except (WorkerFailed, WrongAnswer, RuntimeError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    _publish(measured, out, console)
+
+
+def _measure(scale: Scale, names: list[str], console: Console) -> Run:
+    # The machine is looked at before there is any load of ours on it.
+    machine, versions = describe_machine(), describe_versions()
     with ExitStack() as stack:
-        places = {peer.name: _prepare(peer, stack, entries) for peer in (make() for make in PEERS.values())}
-        results = _run_rounds(cases, places, rounds=rounds, seconds=seconds, entries=entries)
-    Console().print(_table(results))
-    if output is not None:
-        output.write_text(json.dumps(_document(results, rounds, seconds, entries), indent=2) + "\n")
+        _clear_settings(stack)
+        suite = Suite(scale=scale, stack=stack, say=lambda text: console.print(text, markup=False, highlight=False))
+        suite.prepare(names)
+        results = run_rounds(suite.steps, scale.rounds, console)
+    return Run(
+        scale=scale,
+        machine=machine,
+        versions=versions,
+        skipped=suite.skipped,
+        unable=suite.unable,
+        results=results,
+        verdicts=judge(results),
+    )
 
 
-def _prepare(peer: Peer, stack: ExitStack, entries: int) -> Path:
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mt-bench-")))
-    stack.callback(peer.finish, directory)
-    peer.prepare(directory, {key_of(number): value_of(number) for number in range(entries)})
-    prove_right(peer, directory)
-    return directory
+def _clear_settings(stack: ExitStack) -> None:
+    """No setting of whoever runs this reaches a daemon or a client, until the stack ends."""
+    before = dict(os.environ)
+    stack.callback(os.environ.update, before)
+    for name in [name for name in os.environ if name.startswith("MOTOOLS_")]:
+        del os.environ[name]
+    os.environ["XDG_CONFIG_HOME"] = str(stack.enter_context(temporary_directory()))
+    os.environ["MOTOOLS_IDLE_TIMEOUT"] = str(IDLE_TIMEOUT_S)
 
 
-def _run_rounds(cases: list[Case], places: dict[str, Path], *, rounds: int, seconds: float, entries: int) -> Results:
-    results: Results = {case: {name: [] for name in places} for case in cases}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=rounds * len(cases) * len(places))
-        for _ in range(rounds):
-            for workload, count in cases:
-                for name, directory in places.items():
-                    progress.update(bar, description=f"{workload}, {count} processes, {name}")
-                    sample = run_round(name, workload, directory, processes=count, seconds=seconds, entries=entries)
-                    results[workload, count][name].append(sample)
-                    progress.advance(bar)
-    return results
+def _publish(measured: Run, out: Path | None, console: Console) -> None:
+    names: list[str] = []
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        reason = plots.available()
+        if reason is None:
+            names = plots.draw_all(measured.results, out)
+        else:
+            console.print(f"no plots: {reason}", markup=False, highlight=False)
+        (out / "benchmarks.json").write_text(json.dumps(document(measured), indent=1) + "\n")
+        (out / "benchmarks.md").write_text(markdown(measured, names))
+    sys.stdout.write(markdown(measured))
 
 
-def _ratios(samples: dict[str, list[Sample]], name: str, baseline: str) -> list[float]:
-    """Round by round, so that drift of the machine cancels out."""
-    pairs = zip(samples[name], samples[baseline], strict=True)
-    return [ours.operations_per_s / theirs.operations_per_s for ours, theirs in pairs]
-
-
-def _table(results: Results) -> Table:
-    table = Table(title="Medians of the rounds, and of their ratios to the two older ways", box=SIMPLE)
-    table.add_column("workload", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("peer", no_wrap=True)
-    for heading in ("op/s", "p50 us", "p99 us", *BASELINES.values()):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for (workload, count), samples in results.items():
-        for name, rounds in samples.items():
-            ratios = [f"{statistics.median(_ratios(samples, name, baseline)):.1f}" for baseline in BASELINES]
-            median = Sample(*(statistics.median(values) for values in zip(*rounds, strict=True)))
-            table.add_row(
-                workload,
-                str(count),
-                name,
-                f"{median.operations_per_s:,.0f}",
-                f"{median.p50_us:,.0f}",
-                f"{median.p99_us:,.0f}",
-                *ratios,
-            )
-    return table
-
-
-def _document(results: Results, rounds: int, seconds: float, entries: int) -> dict[str, Any]:
-    return {
-        "machine": {"platform": platform.platform(), "python": sys.version.split()[0]},
-        "versions": {"sqlite": sqlite3.sqlite_version},
-        "durability": {name: make().durability for name, make in PEERS.items()},
-        "rounds": rounds,
-        "seconds": seconds,
-        "entries": entries,
-        "results": [
-            {
-                "workload": workload,
-                "processes": count,
-                "peer": name,
-                "samples": [sample._asdict() for sample in samples[name]],
-                "ratios": {baseline: statistics.median(_ratios(samples, name, baseline)) for baseline in BASELINES},
-            }
-            for (workload, count), samples in results.items()
-            for name in samples
-        ],
-    }
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM: everything that was started is stopped on the way out."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
