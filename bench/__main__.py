@@ -92,12 +92,14 @@ def _publish(measured: Run, out: Path | None, console: Console) -> None:
     names: list[str] = []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        # First: a plot that cannot be drawn must not cost a run of a quarter of an hour.
+        (out / "benchmarks.json").write_text(json.dumps(document(measured), indent=1) + "\n")
+        (out / "benchmarks.md").write_text(markdown(measured))
         reason = plots.available()
         if reason is None:
             names = plots.draw_all(measured.results, out)
         else:
             console.print(f"no plots: {reason}", markup=False, highlight=False)
-        (out / "benchmarks.json").write_text(json.dumps(document(measured), indent=1) + "\n")
         (out / "benchmarks.md").write_text(markdown(measured, names))
     sys.stdout.write(markdown(measured))
 
@@ -108,4 +110,6 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(run)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(run)
+    app()

@@ -61,6 +61,8 @@ def draw_throughput(results: Results, picture: Any, axes: Any) -> bool:  # noqa:
     """Lookups a second against processes."""
     workloads = ("hits", "misses")
     for plot, workload in zip(axes, workloads, strict=True):
+        if _is_empty(plot, results, workload):
+            continue
         for place, peer in enumerate(_peers_of(results, *workloads)):
             cells = sorted(cell for cell in results if (cell.workload, cell.peer) == (workload, peer))
             rates = [summarize(results[cell]).median for cell in cells]
@@ -77,6 +79,8 @@ def draw_latency(results: Results, picture: Any, axes: Any) -> bool:  # noqa: AN
     workloads = ("hits", "misses")
     processes = _middle(results, *workloads)
     for plot, workload in zip(axes, workloads, strict=True):
+        if _is_empty(plot, results, workload):
+            continue
         for place, peer in enumerate(_peers_of(results, *workloads)):
             samples = results.get(Cell(workload, processes, peer))
             if samples:
@@ -101,8 +105,15 @@ def draw_writes(results: Results, _picture: Any, axes: Any) -> bool:  # noqa: AN
     return bool(counts)
 
 
+def _is_empty(plot: Any, results: Results, workload: str) -> bool:  # noqa: ANN401 - matplotlib's
+    """Take a plot out that nothing was measured for: a logarithmic scale without a value cannot be drawn."""
+    is_empty = not any(cell.workload == workload for cell in results)
+    plot.set_visible(not is_empty)
+    return is_empty
+
+
 def _finish(picture: Any, axes: Any) -> bool:  # noqa: ANN401 - matplotlib's
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = next((plot.get_legend_handles_labels() for plot in axes if plot.get_visible()), ([], []))
     if not handles:
         return False
     picture.legend(handles, labels, loc="outside right center", fontsize="small")

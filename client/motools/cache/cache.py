@@ -99,8 +99,8 @@ class Cache(Client, AsyncClaims):
             value, slot, number = memory.datasets[dataset_hash]
             if memory.numbers[slot] == number and threading.get_ident() == self._thread:
                 used = memory.used
-                used.append(dataset_hash)
                 if len(used) < ANSWERS_MAX:
+                    used.append(dataset_hash)
                     return value
         except (LookupError, TypeError):
             pass  # as in `SyncCache`
@@ -293,7 +293,7 @@ class Cache(Client, AsyncClaims):
         self, connection: MultiplexedConnection, call: Call[T], request: Request, timeout_s: float = inf
     ) -> T:
         memory = self._memory
-        if memory.has_used:
+        if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
             for notice in memory.take_used():
                 connection.hold(notice)
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
@@ -310,7 +310,7 @@ class Cache(Client, AsyncClaims):
         if not self._memory.settle():
             self._memory.detach()
             self._close_connection()
-        elif self._connection is not None and self._connection.is_open:
+        elif self._connection is not None and self._connection.is_open and self._memory.is_report_due:
             self._connection.tell(self._memory.take_used())
 
     async def _connect(self, left_s: float) -> MultiplexedConnection:

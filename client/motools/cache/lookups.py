@@ -6,7 +6,7 @@ Invariant: a key is made here and nowhere else, so that what is asked, remembere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from motools.cache.arguments import kwargs_json, text, texts
@@ -66,7 +66,7 @@ def get_many(kind: str, questions: Sequence[Any]) -> Call[list[str | None]]:
     return _several(Kind(kind), keys, list)
 
 
-def many_keys(kind: object, questions: Sequence[Any]) -> list[str]:
+def many_keys(kind: object, questions: object) -> list[str]:
     """The key of each question of a `get_many`.
 
     Raises:
@@ -75,7 +75,7 @@ def many_keys(kind: object, questions: Sequence[Any]) -> list[str]:
     make = _KEY_MAKERS.get(kind) if isinstance(kind, str) else None
     if make is None:
         raise CacheRequestError(f"kind is one of {', '.join(_KEY_MAKERS)}, not {kind!r}")
-    if isinstance(questions, str | bytes | Mapping):
+    if isinstance(questions, str | bytes | Mapping) or not isinstance(questions, Iterable):
         raise CacheRequestError(f"questions must be a list, not {type(questions).__name__}")
     return [make(question) for question in questions]
 

@@ -1,6 +1,6 @@
 """Answers that a client remembers, and the stamps that say whether they still hold.
 
-Layer: motools.cache. Imports entries and motoolsd.wire.
+Layer: motools.cache. Imports clock, entries and motoolsd.wire.
 Invariant: a slot's number is read before the daemon is asked, and compared at each use: what is answered from here was
 true at a moment of the call. Whatever cannot be compared is not remembered.
 
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from motools.cache.clock import monotonic_s
 from motools.cache.entries import text_of
 from motoolsd.wire.fields import COUNT_MAX, KEYS_PER_REQUEST_MAX
 from motoolsd.wire.keys import STAMPS_SIZE_BYTES, Kind, slot_of
@@ -25,7 +26,9 @@ from motoolsd.wire.names import STAMPS
 
 ENTRIES_DEFAULT: Final = 100_000
 ANSWERS_MAX: Final = 1_000
-"""Answers from memory between two looks whether the path still leads to the mapped file, and two reports of use."""
+"""Answers from memory between two looks whether the path still leads to the mapped file."""
+REPORT_INTERVAL_S: Final = 0.05
+"""Between two reports of little: a job that asks a million times a second would spend half of its time on telling."""
 REPORTED_KEYS_MAX: Final = KEYS_PER_REQUEST_MAX
 """Different keys of one kind in a report; the use of others is not told while no daemon takes a report."""
 REPORTED_KEY_SIZE_MAX: Final = 1_024
@@ -67,9 +70,11 @@ class Memory:
     __slots__ = (
         "_counted",
         "_entries_max",
+        "_has_lookups",
         "_identity",
         "_old",
         "_path",
+        "_reported_s",
         "_young",
         "_young_size",
         "datasets",
@@ -91,6 +96,8 @@ class Memory:
         self.numbers: memoryview[int] = _NOTHING
         self.used: list[Any] = []
         self._counted: dict[Kind, Counter[Any]] = {}
+        self._has_lookups = False
+        self._reported_s = 0.0
         self.generation = 0
         self._start_generation(_empty())
 
@@ -126,6 +133,8 @@ class Memory:
 
     def find(self, request: Lookup) -> list[str | None] | None:
         """The answers to a lookup, if all of them are remembered and still hold."""
+        if self._identity is None:
+            return None
         kind = request.kind
         young, numbers = self._young[kind], self.numbers
         values = []
@@ -140,6 +149,7 @@ class Memory:
             self.used += request.keys
         else:
             self.used.append(request)
+            self._has_lookups = True
         return values
 
     def numbers_of(self, request: Lookup) -> list[tuple[int, int]]:
@@ -176,35 +186,47 @@ class Memory:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
+    @property
+    def is_report_due(self) -> bool:
+        """Whether to tell the daemon what was counted: not at every chance while there is little to tell."""
+        if monotonic_s() - self._reported_s >= REPORT_INTERVAL_S:
+            return self.has_used
+        return sum(map(len, self._counted.values())) >= REPORTED_KEYS_MAX // 2
+
     def take_used(self) -> list[Used]:
         """What was counted since the last report, to be reported; its counting starts anew."""
         self._count_used()
-        notices = [
-            Used(kind=kind, hits={key: min(count, COUNT_MAX) for key, count in counted.items()})
-            for kind, counted in self._counted.items()
-            if counted
-        ]
+        self._reported_s = monotonic_s()
+        notices = []
+        for kind, counted in self._counted.items():
+            known = (item for item in counted.items() if len(item[0]) <= REPORTED_KEY_SIZE_MAX)
+            told = islice(known, REPORTED_KEYS_MAX)
+            if hits := {key: min(count, COUNT_MAX) for key, count in told}:
+                notices.append(Used(kind=kind, hits=hits))
         self._counted = {}
         return notices
 
     @property
     def has_used(self) -> bool:
         """Whether there is something to report."""
-        return bool(self.used or self._counted)
+        return bool(self.used) or any(self._counted.values())
 
     def _count_used(self) -> None:
         used, self.used = self.used, []
-        try:
-            # Nearly always: nothing but hashes, counted in one go.
-            counts: dict[Kind, Counter[Any]] = {Kind.DATASET: Counter(used)}
-        except TypeError:
-            counts = {Kind.DATASET: Counter(each for each in used if not isinstance(each, Lookup))}
-            for lookup in [each for each in used if isinstance(each, Lookup)]:
-                counts.setdefault(lookup.kind, Counter()).update(lookup.keys)
-        for kind, counted in counts.items():
-            before = self._counted.setdefault(kind, Counter())
-            known = (item for item in counted.items() if len(item[0]) <= REPORTED_KEY_SIZE_MAX)
-            before.update(dict(islice(known, max(0, REPORTED_KEYS_MAX - len(before)))))
+        lookups: list[Lookup] = []
+        if self._has_lookups:
+            self._has_lookups = False
+            lookups = [each for each in used if isinstance(each, Lookup)]
+            used = [each for each in used if not isinstance(each, Lookup)]
+        self._count(Kind.DATASET, used)
+        for lookup in lookups:
+            self._count(lookup.kind, lookup.keys)
+
+    def _count(self, kind: Kind, keys: list[str]) -> None:
+        counted = self._counted.setdefault(kind, Counter())
+        if len(counted) < REPORTED_KEYS_MAX:
+            # A list, and no mapping: that is counted in C.
+            counted.update(keys)
 
     def _keep(self, kind: Kind, key: str, found: Remembered) -> None:
         if key not in self._young[kind]:

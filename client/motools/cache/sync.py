@@ -85,8 +85,8 @@ class SyncCache(Client, SyncClaims):
             value, slot, number = memory.datasets[dataset_hash]
             if memory.numbers[slot] == number:
                 used = memory.used
-                used.append(dataset_hash)
                 if len(used) < ANSWERS_MAX:
+                    used.append(dataset_hash)
                     return value
         except (LookupError, TypeError):
             # Not known, or no text: the long way says what is wrong with it.
@@ -238,7 +238,7 @@ class SyncCache(Client, SyncClaims):
 
     def _exchange(self, connection: BlockingConnection, call: Call[T], request: Request, timeout_s: float) -> T:
         memory = self._memory
-        if memory.has_used:
+        if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
             for notice in memory.take_used():
                 connection.hold(notice)
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
@@ -265,7 +265,7 @@ class SyncCache(Client, SyncClaims):
             if not self._memory.settle():
                 self._memory.detach()
                 self._drop_connection()
-            elif self._connection is not None and self._connection.is_open:
+            elif self._connection is not None and self._connection.is_open and self._memory.is_report_due:
                 self._connection.tell(self._memory.take_used())
         finally:
             self._lock.release()
