@@ -133,7 +133,8 @@ class Dispatcher:
         except anyio.WouldBlock:
             raise
         except Exception as error:  # noqa: BLE001 - one defect ends one request
-            return _defect(request_id, error)
+            failure = _defect(request_id, error)
+            return None if isinstance(body, Used) else failure
 
     def when_space(self, callback: Callable[[], None]) -> None:
         """Call back once, when the writer takes requests again."""

@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -25,9 +25,11 @@ from motools.cache.errors import (
     StorageFailed,
 )
 from motools.cache.launch import Launch
+from motools.cache.remembered import ANSWERS_MAX
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.messages import Failure, Hello
-from tests.cache.scripted import Script, Talk, scripted_daemon, serve, silent
+from motoolsd.wire.messages import Failure, Hello, Lookup
+from tests.cache.scripted import Script, Talk, answer_to, scripted_daemon, serve, silent
+from tests.cache.stamped import StampsFile, hits_told_at_last, next_question
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.1
@@ -38,6 +40,7 @@ class Options(TypedDict, total=False):
     """The other options of a client."""
 
     on_unavailable: Literal["raise", "miss"]
+    memory_entries: int
 
 
 def client(
@@ -337,3 +340,191 @@ def test_forked_child_is_another_client_with_a_connection_of_its_own(cache_dir: 
 def test_older_name_is_the_same_class() -> None:
     """`SQLiteCache` is `Cache`."""
     assert SQLiteCache is Cache
+
+
+# What is remembered.
+
+
+async def test_second_lookup_is_not_asked_until_its_number_changes(cache_dir: Path) -> None:
+    """One question for any number of lookups; a change of the key, and of it alone, is one question more."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve) as daemon:
+        async with client(cache_dir) as cache:
+            for _ in range(2):
+                assert [await cache.get_file_id("d") for _ in range(5)] == ["value of d"] * 5
+                assert (await cache.get_evals("m", ["t"], "inspect")).missing == []
+                assert await cache.get_many("dataset", ["d", "d"]) == ["value of d"] * 2
+                stamps.change("another")
+            assert daemon.kinds().count("Lookup") == 2
+            stamps.change("d")
+            assert [await cache.get_file_id("d") for _ in range(5)] == ["value of d"] * 5
+        assert daemon.kinds().count("Lookup") == 3
+
+
+async def test_answer_that_a_change_overtook_is_given_and_not_remembered(cache_dir: Path) -> None:
+    """It was true when it was asked for; the next lookup asks again."""
+    stamps = StampsFile(cache_dir)
+
+    def change_then_answer(talk: Talk) -> None:
+        stamps.greet(talk)
+        while (request := next_question(talk)) is not None:
+            stamps.change("d")
+            talk.reply(request, answer_to(request.body))
+
+    with scripted_daemon(cache_dir, change_then_answer) as daemon:
+        async with client(cache_dir) as cache:
+            assert [await cache.get_file_id("d") for _ in range(3)] == ["value of d"] * 3
+        assert daemon.kinds() == ["Lookup"] * 3
+
+
+@pytest.mark.parametrize("obstacle", ["no file", "another file", "no room"])
+async def test_where_nothing_can_be_compared_every_lookup_asks(obstacle: str, cache_dir: Path) -> None:
+    """A daemon without stamps, a path that leads to another file than the daemon's, and memory_entries=0."""
+    stamps = StampsFile(cache_dir)
+    if obstacle == "another file":
+        StampsFile(cache_dir)
+    script = serve if obstacle == "no file" else stamps.serve
+    entries = 0 if obstacle == "no room" else 10
+    with scripted_daemon(cache_dir, script) as daemon:
+        async with client(cache_dir, memory_entries=entries) as cache:
+            assert [await cache.get_file_id("d") for _ in range(3)] == ["value of d"] * 3
+        assert daemon.kinds() == ["Lookup"] * 3
+
+
+async def test_answer_that_comes_after_everything_was_forgotten_is_not_remembered(cache_dir: Path) -> None:
+    """Another task noticed that the directory was replaced: what was asked before is of the old one."""
+    stamps, asked, answers = StampsFile(cache_dir), threading.Event(), threading.Event()
+
+    def hold(talk: Talk) -> None:
+        stamps.greet(talk)
+        while (request := next_question(talk)) is not None:
+            asked.set()
+            assert answers.wait(TALK_TIMEOUT_S)
+            talk.reply(request, answer_to(request.body))
+
+    with scripted_daemon(cache_dir, hold) as daemon:
+        async with client(cache_dir) as cache, anyio.create_task_group() as group:
+            answered = anyio.Event()
+
+            async def ask() -> None:
+                assert await cache.get_file_id("d") == "value of d"
+                answered.set()
+
+            group.start_soon(ask)
+            assert await anyio.to_thread.run_sync(asked.wait, TALK_TIMEOUT_S)
+            memory = cache._memory  # noqa: SLF001 - what another task does with it
+            memory.detach()
+            assert memory.attach(stamps.identity)
+            answers.set()
+            await answered.wait()
+            assert await cache.get_file_id("d") == "value of d"
+        assert daemon.kinds() == ["Lookup"] * 2
+
+
+async def test_every_hit_is_told_once(cache_dir: Path) -> None:
+    """With questions, in between and at close; also the hit at which it is time to tell."""
+    stamps, count = StampsFile(cache_dir), 3 * ANSWERS_MAX + 5
+    with scripted_daemon(cache_dir, stamps.serve) as daemon:
+        async with client(cache_dir) as cache:
+            for _ in range(count):
+                await cache.get_file_id("d")
+                await cache.get_many("dataset", ["e"])
+            for _ in range(2):
+                await cache.get_file_id("last")
+        told = hits_told_at_last(daemon, 2 * count - 1)
+    assert told == {"d": count - 1, "e": count - 1, "last": 1}
+
+
+async def test_second_thread_is_refused_even_what_is_remembered(cache_dir: Path) -> None:
+    """The rule does not depend on what was asked before."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve):
+        async with client(cache_dir) as cache:
+            questions: list[Callable[[], Coroutine[Any, Any, object]]] = [
+                lambda: cache.get_file_id("d"),
+                lambda: cache.get_many("dataset", ["d"]),
+                lambda: cache.get_evals("m", ["t"], "inspect"),
+                lambda: cache.get_evals("m", [], "inspect"),
+            ]
+            for question in [*questions, *questions]:
+                await question()
+
+            def elsewhere() -> None:
+                for question in questions:
+                    with pytest.raises(RuntimeError, match="another thread"):
+                        asyncio.run(question())
+
+            await anyio.to_thread.run_sync(elsewhere)
+            assert await cache.get_file_id("d") == "value of d"
+
+
+def test_new_event_loop_keeps_what_is_remembered(cache_dir: Path) -> None:
+    """The numbers are those of the file, whichever loop looks."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve) as daemon:
+        cache = client(cache_dir)
+        for _ in range(3):
+            assert asyncio.run(cache.get_file_id("d")) == "value of d"
+        assert anyio.run(cache.get_file_id, "d", backend="trio") == "value of d"
+        asyncio.run(cache.aclose())
+        assert daemon.kinds() == ["Lookup"]
+
+
+@pytest.mark.parametrize("wrong", [["d"], {"d": 1}, {"d"}, 7, None, b"d", "", ()], ids=repr)
+async def test_dataset_hash_that_is_none_is_the_callers_mistake(wrong: Any, cache_dir: Path) -> None:  # noqa: ANN401
+    """Also where answers are remembered, and where it cannot be looked for among them."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve) as daemon:
+        async with client(cache_dir) as cache:
+            await cache.get_file_id("d")
+            with pytest.raises(CacheRequestError, match="dataset_hash"):
+                await cache.get_file_id(wrong)
+        assert daemon.kinds() == ["Lookup"]
+
+
+# Many at once.
+
+
+async def test_many_questions_are_one_request(cache_dir: Path) -> None:
+    """As they were asked, also where some of them are remembered."""
+    stamps = StampsFile(cache_dir)
+    keys = [str(number) for number in range(10_000)]
+    with scripted_daemon(cache_dir, stamps.serve) as daemon:
+        async with client(cache_dir) as cache:
+            await cache.get_file_id("7")
+            assert await cache.get_many("dataset", keys) == [f"value of {key}" for key in keys]
+            with pytest.raises(CacheRequestError, match="in parts"):
+                await cache.get_many("dataset", [*keys, "one more"])
+        lookups = [request for request in daemon.requests if isinstance(request, Lookup)]
+    assert [len(lookup.keys) for lookup in lookups] == [1, 10_000]
+
+
+async def test_many_questions_miss_where_misses_were_asked_for(cache_dir: Path) -> None:
+    """A None for each."""
+    async with client(cache_dir, on_unavailable="miss", timeout_s=TIMEOUT_S) as cache:
+        assert await cache.get_many("dataset", ["d", "e", "d"]) == [None] * 3
+
+
+EVERY_LOOKUP: list[Callable[[Cache], Awaitable[object]]] = [
+    lambda cache: cache.get_file_id("d"),
+    lambda cache: cache.get_model_id("d", {}),
+    lambda cache: cache.get_evals("m", ["t"], "inspect"),
+    lambda cache: cache.get_evals("m", [], "inspect"),
+    lambda cache: cache.get_eval_log_paths("m", ["t"], "inspect"),
+    lambda cache: cache.get_many("dataset", ["d"]),
+    lambda cache: cache.get_many("dataset", []),
+]
+
+
+@pytest.mark.parametrize("ask", EVERY_LOOKUP)
+async def test_closed_cache_gives_nothing_from_memory(
+    ask: Callable[[Cache], Awaitable[object]], cache_dir: Path
+) -> None:
+    """What was remembered, and what has no keys to ask for, is refused as all else is."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve):
+        async with client(cache_dir) as cache:
+            for _ in range(2):
+                await ask(cache)
+        with pytest.raises(CacheRequestError, match="closed"):
+            await ask(cache)

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from motools.cache import calls, lookups
+from motools.cache import calls
 from motools.cache.calls import Provenance
 from motools.cache.errors import CacheProtocolError, CacheRequestError, StorageFailed
 from motoolsd.wire import messages as m
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.fields import TEXT_SIZE_MAX
-from motoolsd.wire.keys import eval_key
 
 NOTHING = Provenance(None, None)
 KEY = m.RequestKey(b"client-of-tests.", 1, 1)
@@ -27,21 +26,11 @@ def request_of(call: calls.Call[Any]) -> Any:  # noqa: ANN401 - any request's fi
 
 
 MISTAKES: list[tuple[Callable[[], object], str]] = [
-    (lambda: lookups.get_file_id(7), "dataset_hash"),  # type: ignore[arg-type]
-    (lambda: lookups.get_file_id(b"d"), "dataset_hash"),  # type: ignore[arg-type]
-    (lambda: lookups.get_file_id(""), "empty"),
-    (lambda: lookups.get_file_id("\ud800"), "surrogates not allowed"),
-    (lambda: lookups.get_file_id("x" * (TEXT_SIZE_MAX + 1)), "longer"),
     (lambda: calls.set_file_id(NOTHING, "d", ""), "file_id is empty"),
     (lambda: calls.set_file_id(NOTHING, "d", None), "file_id must be text"),  # type: ignore[arg-type]
     (lambda: calls.set_file_id(NOTHING, "d", "ä" * TEXT_SIZE_MAX), "longer"),
     (lambda: calls.set_file_id(NOTHING, "d", "\ud800"), "surrogates not allowed"),
-    (lambda: lookups.get_model_id("d", {}, ""), "backend_type"),
     (lambda: calls.set_model_id(NOTHING, "d", {"x": "y" * TEXT_SIZE_MAX}, "m", "b"), "config is longer"),
-    (lambda: lookups.get_evals("m", "task", "inspect", None), "list of texts, not str"),
-    (lambda: lookups.get_evals("m", 3, "inspect", None), "list of texts, not int"),  # type: ignore[arg-type]
-    (lambda: lookups.get_evals("m", ["t", 3], "inspect", None), "each of task_ids"),  # type: ignore[list-item]
-    (lambda: lookups.get_evals("m", [str(n) for n in range(10_001)], "inspect", None), "more than 10000"),
     (lambda: calls.set_eval_log_paths(NOTHING, "m", ["t"], "inspect", None), "must map"),  # type: ignore[arg-type]
     (lambda: calls.set_eval_log_paths(NOTHING, "m", {"t": 3}, "inspect", None), "log path of t"),  # type: ignore[dict-item]
     (lambda: calls.set_eval_log_paths(NOTHING, "m", {"t": "/l"}, "i", {"x": float("nan")}), "inspect_kwargs.x"),
@@ -61,13 +50,11 @@ def test_mistake_in_an_argument_is_refused_by_name(make: Callable[[], object], t
         make()
 
 
-def test_paths_travel_as_bytes_and_come_back(tmp_path: Path) -> None:
+def test_paths_travel_as_bytes(tmp_path: Path) -> None:
     """A log's name need not be UTF-8, and may be a path object."""
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.json"))
     request = request_of(calls.set_eval_log_paths(NOTHING, "m", {"t": odd, "u": "/plain"}, "inspect", None))
     assert request.logs == {"t": os.fsencode(odd), "u": b"/plain"}
-    hits = lookups.get_evals("m", ["t", "u"], "inspect", None).result(m.Found(values=list(request.logs.values())))
-    assert hits.found == {"t": str(odd), "u": "/plain"}
 
 
 def test_none_clears_all_and_an_empty_list_nothing() -> None:
@@ -78,34 +65,9 @@ def test_none_clears_all_and_an_empty_list_nothing() -> None:
     assert (both.model_ids, both.task_ids) == ([], None)
 
 
-def test_several_evals_ask_once_for_each_task() -> None:
-    """A task that is named twice is one key, and the order of the misses is that of the question."""
-    call = lookups.get_evals("m", ["b", "a", "b", "c"], "inspect", None)
-    assert request_of(call).keys == [eval_key("m", task, "inspect", None) for task in "bac"]
-    hits = call.result(m.Found(values=[None, b"/log", None]))
-    assert (hits.found, hits.missing) == ({"a": "/log"}, ["b", "c"])
-
-
-def test_eval_paths_are_all_or_none() -> None:
-    """One missing task makes the whole a miss, as in the older package."""
-    call = lookups.get_eval_log_paths("m", ["a", "b"], "inspect", None)
-    assert call.result(m.Found(values=[b"/a", None])) is None
-    assert call.result(m.Found(values=[b"/a", b"/b"])) == {"a": "/a", "b": "/b"}
-
-
-def test_no_kwargs_and_none_are_the_same_eval() -> None:
-    """As it always was: both have no hash."""
-    empty, none = lookups.get_evals("m", ["t"], "inspect", {}), lookups.get_evals("m", ["t"], "inspect", None)
-    assert request_of(empty).keys == request_of(none).keys
-
-
 @pytest.mark.parametrize(
     ("call", "reply"),
     [
-        (lookups.get_file_id("d"), m.Stored()),
-        (lookups.get_file_id("d"), m.Found(values=[])),
-        (lookups.get_file_id("d"), m.Found(values=[b"1", b"2"])),
-        (lookups.get_evals("m", ["a", "b"], "i", None), m.Found(values=[b"1"])),
         (calls.set_file_id(NOTHING, "d", "f"), m.Found(values=[None])),
         (calls.clear_all(), m.Stored()),
         (calls.get_stats(), m.Draining()),
@@ -121,7 +83,7 @@ def test_failure_in_place_of_a_reply_is_raised() -> None:
     """Also in the middle of a stream."""
     failure = m.Failure(code=ErrorCode.STORAGE_FAILED, message="I/O error")
     with pytest.raises(StorageFailed, match="I/O error"):
-        lookups.get_file_id("d").result(failure)
+        calls.clear_all().result(failure)
     with pytest.raises(StorageFailed):
         calls.list_datasets().result_of_pages([m.DatasetPage(items=[]), failure])
 

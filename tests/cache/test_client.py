@@ -37,6 +37,11 @@ def test_construction_touches_nothing(kind: type[Client], cache_dir: Path) -> No
         {"timeout_s": float("inf")},
         {"timeout_s": None},
         {"timeout_s": "30"},
+        {"memory_entries": -1},
+        {"memory_entries": 10.0},
+        {"memory_entries": True},
+        {"memory_entries": None},
+        {"memory_entries": "10"},
         {"on_unavailable": "explode"},
         {"labels": {"run": 7}},
         {"labels": {1: "x"}},
@@ -55,10 +60,19 @@ def test_option_that_makes_no_sense_is_refused(kind: type[Client], options: dict
 @BOTH
 def test_pickled_client_is_its_address_and_options(kind: type[Client], short_dir: Path) -> None:
     """A copy in another process has the same directory and options, and connects for itself."""
-    client = kind(short_dir, autostart=False, timeout_s=3, on_unavailable="miss", labels={"run": "7"}, version="v1")
+    client = kind(
+        short_dir,
+        autostart=False,
+        memory_entries=7,
+        timeout_s=3,
+        on_unavailable="miss",
+        labels={"run": "7"},
+        version="v1",
+    )
     copy = pickle.loads(pickle.dumps(client))
     assert type(copy) is kind
     assert copy.__reduce__()[1] == client.__reduce__()[1]
+    assert copy.__reduce__()[1][2]["memory_entries"] == 7
     assert copy.cache_dir == short_dir
 
 
@@ -86,13 +100,22 @@ def test_without_daemon_lookups_miss_and_writes_are_dropped(cache_dir: Path, cap
         assert cache.get_eval_log_paths("m", ["t"], "inspect") is None
         hits = cache.get_evals("m", ["t", "u"], "inspect")
         assert (hits.found, hits.missing) == ({}, ["t", "u"])
+        assert cache.get_many("dataset", ["d", "e", "d"]) == [None, None, None]
         cache.set_file_id("d", "file")
         cache.set_model_id("d", {}, "model")
         cache.set_eval_log_paths("m", {"t": "/log"}, "inspect")
     assert [record.getMessage().split(",")[0] for record in caplog.records] == [
-        *["a lookup missed"] * 4,
+        *["a lookup missed"] * 5,
         *["dropped a write"] * 3,
     ]
+
+
+def test_miss_that_was_made_up_is_not_remembered(cache_dir: Path) -> None:
+    """Once a daemon is there, it is asked."""
+    with unavailable(cache_dir) as cache:
+        assert cache.get_file_id("d") is None
+        with scripted_daemon(cache_dir):
+            assert cache.get_file_id("d") == "value of d"
 
 
 def test_without_daemon_what_cannot_be_a_miss_raises(cache_dir: Path) -> None:
@@ -115,6 +138,8 @@ def test_fallbacks_are_not_shared_between_calls(cache_dir: Path) -> None:
     with unavailable(cache_dir) as cache:
         cache.get_evals("m", ["t"], "inspect").found["t"] = "/log"
         assert cache.get_evals("m", ["t"], "inspect").found == {}
+        cache.get_many("dataset", ["d"]).append("mine")
+        assert cache.get_many("dataset", ["d"]) == [None]
 
 
 def test_labels_and_version_go_with_every_write(cache_dir: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,18 @@ import pytest
 from motools.cache.connection import BlockingConnection
 from motools.cache.endpoint import open_socket
 from motools.cache.errors import CacheProtocolError, ConnectionLost, DaemonBusy
+from motoolsd.wire.frames import REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import DatasetPage, Found, Hello, ListEntries, Lookup, Stored
+from motoolsd.wire.messages import DatasetPage, Found, Hello, ListEntries, Lookup, Stored, Used
 from motoolsd.wire.version import __version__
 from tests.cache.scripted import Talk, scripted_daemon
+from tests.cache.stamped import hits_told, next_question
 
 TIMEOUT_S = 5.0
 LOOKUP = Lookup(kind=Kind.DATASET, keys=["d"])
+USED = Used(kind=Kind.DATASET, hits={"d": 1})
+LARGE = Used(kind=Kind.DATASET, hits={f"{number:01000}": 1 for number in range(1000)})
+"""About as large as notices become, and more than a socket takes at once."""
 
 
 def connect(directory: Path, timeout_s: float = TIMEOUT_S) -> BlockingConnection:
@@ -135,3 +142,88 @@ def test_draining_takes_a_daemon_that_ends_before_it_answers(cache_dir: Path) ->
         connection.drain("test", TIMEOUT_S)
         assert not connection.is_open
     assert daemon.kinds() == ["Drain"]
+
+
+def answer_questions(talk: Talk) -> None:
+    """Welcome, and answer everything but notices."""
+    talk.greet()
+    while (request := next_question(talk)) is not None:
+        talk.reply(request, Found(values=[b"file"]))
+
+
+def test_notice_that_is_held_goes_with_the_next_request(cache_dir: Path) -> None:
+    """In front of it, in one system call; the answer is the request's."""
+    with scripted_daemon(cache_dir, answer_questions) as daemon:
+        connection = connect(cache_dir)
+        counting = CountingSocket(connection._socket)  # noqa: SLF001 - the calls on it are the promise
+        connection._socket = counting  # type: ignore[assignment]  # noqa: SLF001 - as above
+        connection.hold([USED])
+        connection.hold([USED])
+        assert counting.calls == []
+        assert connection.exchange(LOOKUP, TIMEOUT_S) == Found(values=[b"file"])
+        assert counting.calls == ["send", "recv"]
+        assert daemon.kinds() == ["Used", "Used", "Lookup"]
+        connection.close()
+
+
+def test_notice_arrives_without_a_request(cache_dir: Path) -> None:
+    """Telling sends it at once."""
+    arrived = threading.Event()
+
+    def take_notice(talk: Talk) -> None:
+        talk.greet()
+        talk.next()
+        arrived.set()
+
+    with scripted_daemon(cache_dir, take_notice) as daemon:
+        connection = connect(cache_dir)
+        connection.tell([USED])
+        assert arrived.wait(TIMEOUT_S)
+        assert hits_told(daemon) == {"d": 1}
+        connection.close()
+
+
+def test_telling_never_waits_and_what_was_begun_stays_whole(cache_dir: Path) -> None:
+    """A daemon that does not read: what its socket takes is sent, nothing is gathered, the rest goes with a request."""
+    reads = threading.Event()
+
+    def sleep_then_answer(talk: Talk) -> None:
+        talk.greet()
+        reads.wait(TIMEOUT_S)
+        while (request := next_question(talk)) is not None:
+            talk.reply(request, Found(values=[b"file"]))
+
+    with scripted_daemon(cache_dir, sleep_then_answer) as daemon:
+        connection = connect(cache_dir)
+        begun_s = time.monotonic()
+        for _ in range(50):
+            connection.tell([LARGE])
+        assert time.monotonic() - begun_s < TIMEOUT_S / 5
+        assert 0 < len(connection._unsent) < 2 * 1_010_000  # noqa: SLF001 - what is gathered is bounded
+        reads.set()
+        assert connection.exchange(LOOKUP, TIMEOUT_S) == Found(values=[b"file"])
+        connection.close()
+        assert 0 < hits_told(daemon)[f"{0:01000}"] < 50
+
+
+def test_telling_a_daemon_that_is_gone_says_nothing(cache_dir: Path) -> None:
+    """The next request will; nor is anything said to a connection that was closed here."""
+    with scripted_daemon(cache_dir, Talk.greet):
+        connection = connect(cache_dir)
+        for _ in range(3):
+            connection.tell([USED])
+        with pytest.raises(ConnectionLost):
+            connection.exchange(LOOKUP, TIMEOUT_S)
+        connection.tell([USED])
+        connection.hold([USED])
+        assert not connection.is_open
+
+
+def test_notice_that_fits_into_no_frame_is_dropped_alone(cache_dir: Path) -> None:
+    """A count is lost, the request behind it is not."""
+    with scripted_daemon(cache_dir, answer_questions) as daemon:
+        connection = connect(cache_dir)
+        connection.hold([Used(kind=Kind.DATASET, hits={"x" * REQUEST_SIZE_MAX: 1})])
+        assert connection.exchange(LOOKUP, TIMEOUT_S) == Found(values=[b"file"])
+        assert daemon.kinds() == ["Lookup"]
+        connection.close()

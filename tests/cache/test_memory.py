@@ -48,3 +48,22 @@ async def test_numbers_of_evals_are_not_given_twice() -> None:
     await cache.set_eval_log_paths("m", {"t": "/2"}, "inspect")
     assert [entry.id for entry in await cache.list_evals()] == [2]
     assert msgspec.structs.asdict((await cache.list_evals())[0])["log_file_path"] == "/2"
+
+
+async def test_many_answers_are_the_callers_own() -> None:
+    """What is done to them does not show in the next ones."""
+    cache = InMemoryCache()
+    await cache.set_file_id("d", "file")
+    (await cache.get_many("dataset", ["d", "e"])).append("mine")
+    assert await cache.get_many("dataset", ["d", "e"]) == ["file", None]
+
+
+async def test_many_questions_see_each_change_at_once() -> None:
+    """Nothing is remembered beside what is stored."""
+    cache = InMemoryCache()
+    seen = [await cache.get_many("model", [("d", {})])]
+    await cache.set_model_id("d", {}, "model")
+    seen.append(await cache.get_many("model", [("d", {})]))
+    await cache.clear_all()
+    seen.append(await cache.get_many("model", [("d", {})]))
+    assert seen == [[None], ["model"], [None]]

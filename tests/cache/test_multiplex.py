@@ -27,10 +27,15 @@ from motoolsd.wire.messages import (
     RequestEnvelope,
     RequestKey,
     Stored,
+    Used,
 )
 from tests.cache.scripted import ScriptedDaemon, Talk, scripted_daemon, serve
+from tests.cache.stamped import hits_told, next_question
 
 TIMEOUT_S = 10.0
+USED = Used(kind=Kind.DATASET, hits={"d": 1})
+LARGE = Used(kind=Kind.DATASET, hits={f"{number:01000}": 1 for number in range(1000)})
+"""About as large as notices become, and more than a socket takes at once."""
 
 
 @asynccontextmanager
@@ -333,3 +338,59 @@ async def test_forgotten_connection_is_closed_without_a_warning(cache_dir: Path)
         await anyio.lowlevel.checkpoint()
         assert connected.fileno() == -1
         assert isinstance(connected, socket.socket)
+
+
+def answer_questions(talk: Talk) -> None:
+    """Welcome, and answer everything but notices."""
+    talk.greet()
+    while (request := next_question(talk)) is not None:
+        talk.reply(request, found(request))
+
+
+async def test_notices_and_requests_of_many_tasks_do_not_mix(cache_dir: Path) -> None:
+    """Held or told at once: each answer is its own task's, and every count arrives."""
+    with scripted_daemon(cache_dir, answer_questions) as daemon:
+        async with connection_to(daemon) as connection:
+
+            async def work(key: str) -> None:
+                connection.hold([USED])
+                assert await ask(connection, key) == key
+                connection.tell([USED])
+
+            async with anyio.create_task_group() as group:
+                for number in range(20):
+                    group.start_soon(work, str(number))
+            assert await ask(connection, "last") == "last"
+        assert hits_told(daemon) == {"d": 40}
+
+
+async def test_telling_never_waits_and_what_was_begun_stays_whole(cache_dir: Path) -> None:
+    """A daemon that does not read: what its socket takes is sent, nothing is gathered, the rest goes with a request."""
+    reads = threading.Event()
+
+    def sleep_then_answer(talk: Talk) -> None:
+        talk.greet()
+        reads.wait(TIMEOUT_S)
+        while (request := next_question(talk)) is not None:
+            talk.reply(request, found(request))
+
+    with scripted_daemon(cache_dir, sleep_then_answer) as daemon:
+        async with connection_to(daemon) as connection:
+            for _ in range(50):
+                connection.tell([LARGE])
+            assert 0 < len(connection._unsent) < 2 * 1_010_000  # noqa: SLF001 - what is gathered is bounded
+            reads.set()
+            assert await ask(connection, "key") == "key"
+        assert 0 < hits_told(daemon)[f"{0:01000}"] < 50
+
+
+async def test_telling_a_daemon_that_is_gone_says_nothing(cache_dir: Path) -> None:
+    """The next request will; nor is anything said to a connection that was closed here."""
+    with scripted_daemon(cache_dir, Talk.greet) as daemon:
+        async with connection_to(daemon) as connection:
+            for _ in range(3):
+                connection.tell([USED])
+            with pytest.raises(ConnectionLost):
+                await ask(connection, "key")
+            connection.tell([USED])
+            assert not connection.is_open

@@ -25,10 +25,11 @@ from motools.cache.errors import (
     VersionMismatch,
 )
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.messages import DatasetPage, Failure, Hello, ReplyEnvelope, Stored, Welcome
+from motoolsd.wire.messages import DatasetPage, Failure, Hello, Lookup, ReplyEnvelope, Stored, Welcome
 from motoolsd.wire.names import SOCKET
 from motoolsd.wire.session import encode_frame
 from tests.cache.scripted import Script, Talk, answer_to, scripted_daemon, serve, silent
+from tests.cache.stamped import StampsFile
 
 TIMEOUT_S = 0.3
 SLACK_S = 0.1
@@ -462,3 +463,53 @@ def test_signal_handler_in_a_call_is_refused_and_does_not_wait_for_itself(cache_
         finally:
             signal.signal(signal.SIGUSR1, previous)
     assert ["signal handler" in str(error) for error in caught] == [True, True]
+
+
+@pytest.mark.parametrize("wrong", [["d"], {"d": 1}, {"d"}, 7, None, b"d", "", ()], ids=repr)
+def test_dataset_hash_that_is_none_is_the_callers_mistake(wrong: Any, cache_dir: Path) -> None:  # noqa: ANN401 - anything
+    """Also where answers are remembered, and where it cannot be looked for among them."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve) as daemon, client(cache_dir) as cache:
+        cache.get_file_id("d")
+        with pytest.raises(CacheRequestError, match="dataset_hash"):
+            cache.get_file_id(wrong)
+        assert daemon.kinds() == ["Lookup"]
+
+
+# Many at once.
+
+
+def test_many_questions_are_one_request(cache_dir: Path) -> None:
+    """As they were asked, also where some of them are remembered."""
+    stamps = StampsFile(cache_dir)
+    keys = [str(number) for number in range(10_000)]
+    with scripted_daemon(cache_dir, stamps.serve) as daemon, client(cache_dir) as cache:
+        cache.get_file_id("7")
+        assert cache.get_many("dataset", keys) == [f"value of {key}" for key in keys]
+        with pytest.raises(CacheRequestError, match="in parts"):
+            cache.get_many("dataset", [*keys, "one more"])
+        lookups = [request for request in daemon.requests if isinstance(request, Lookup)]
+    assert [len(lookup.keys) for lookup in lookups] == [1, 10_000]
+
+
+EVERY_LOOKUP: list[Callable[[SyncCache], object]] = [
+    lambda cache: cache.get_file_id("d"),
+    lambda cache: cache.get_model_id("d", {}),
+    lambda cache: cache.get_evals("m", ["t"], "inspect"),
+    lambda cache: cache.get_evals("m", [], "inspect"),
+    lambda cache: cache.get_eval_log_paths("m", ["t"], "inspect"),
+    lambda cache: cache.get_many("dataset", ["d"]),
+    lambda cache: cache.get_many("dataset", []),
+]
+
+
+@pytest.mark.parametrize("ask", EVERY_LOOKUP)
+def test_closed_client_gives_nothing_from_memory(ask: Callable[[SyncCache], object], cache_dir: Path) -> None:
+    """What was remembered, and what has no keys to ask for, is refused as all else is."""
+    stamps = StampsFile(cache_dir)
+    with scripted_daemon(cache_dir, stamps.serve):
+        with client(cache_dir) as cache:
+            for _ in range(2):
+                ask(cache)
+        with pytest.raises(CacheRequestError, match="closed"):
+            ask(cache)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from array import array
+
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.wire.keys import SLOT_COUNT
 
@@ -60,3 +63,61 @@ def test_largest_random_base_does_not_overflow() -> None:
     slots = Slots(base=2**62 - 1)
     slots.bump({0})
     assert slots.number(0) == 2**62
+
+
+def test_numbers_are_kept_where_they_are_asked_to_be() -> None:
+    """A client that has mapped them sees every change; what stood there before is gone with the start."""
+    kept = memoryview(array("Q", [99]) * SLOT_COUNT)
+    slots = Slots(base=5, numbers=kept)
+    assert set(kept) == {5}
+    slots.bump({3})
+    slots.begin({4})
+    slots.finish({4})
+    assert kept[2:6].tolist() == [5, 6, 7, 5]
+    assert [slots.number(slot) for slot in range(2, 6)] == [5, 6, 7, 5]
+
+
+def test_beginning_a_change_does_not_change_the_number() -> None:
+    """What is remembered holds until the change is acknowledged; it may still fail."""
+    kept = memoryview(array("Q", bytes(8 * SLOT_COUNT)))
+    slots = Slots(base=5, numbers=kept)
+    slots.begin({3})
+    slots.begin(ALL)
+    assert set(kept) == {5}
+
+
+def test_no_number_comes_twice_in_one_slot() -> None:
+    """Equal must mean unchanged: an answer that was remembered long ago never becomes true again by chance."""
+    randomness = random.Random(7)
+    kept = memoryview(array("Q", bytes(8 * SLOT_COUNT)))
+    slots = Slots(base=2**62 - 1, numbers=kept)
+    seen = {slot: {kept[slot]} for slot in range(8)}
+    for _ in range(500):
+        changed = ALL if randomness.random() < 0.05 else set(randomness.sample(range(8), randomness.randint(0, 4)))
+        slots.bump(changed)
+        for slot in changed & seen.keys():
+            assert kept[slot] not in seen[slot]
+            seen[slot].add(kept[slot])
+
+
+class CountingView:
+    """Numbers that say how often they were written to. As much of a memoryview as Slots uses."""
+
+    def __init__(self, numbers: memoryview[int]) -> None:
+        """Nothing written yet."""
+        self.numbers = numbers
+        self.writes: list[object] = []
+
+    def __setitem__(self, place: int | slice, value: object) -> None:
+        """Write, and keep where."""
+        self.writes.append(place)
+        self.numbers[place] = value  # type: ignore[call-overload]
+
+
+def test_all_slots_change_in_one_step() -> None:
+    """One copy for all of them: 65,536 writes one by one would hold every lookup up."""
+    counting = CountingView(memoryview(array("Q", bytes(8 * SLOT_COUNT))))
+    slots = Slots(base=5, numbers=counting)  # type: ignore[arg-type]
+    slots.bump(ALL)
+    assert counting.writes == [slice(None)] * 2
+    assert set(counting.numbers) == {6}

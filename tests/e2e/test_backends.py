@@ -136,6 +136,39 @@ def test_some_evals_and_all_of_them(run: Run) -> None:
     run(body)
 
 
+def test_many_answers_in_the_order_of_their_questions(run: Run) -> None:
+    """Each kind, misses and repetitions among them; what may be left out is what it is elsewhere. Asked twice alike."""
+
+    async def body(cache: CacheBackend) -> None:
+        await cache.set_file_id("d", "file")
+        await cache.set_model_id("d", {"lr": 0.1}, "model")
+        await cache.set_model_id("d", {"lr": 0.1}, "of another", "other")
+        await cache.set_eval_log_paths("m", {"t": "/log"}, "inspect")
+        await cache.set_eval_log_paths("m", {"t": "/limited"}, "inspect", {"limit": 3})
+        models = [("d", {"lr": 0.1}), ("e", {}), ["d", {"lr": 0.1}, "other"], ("d", {"lr": 0.1}, "openai")]
+        evals = [("m", "t", "inspect", {"limit": 3}), ("m", "u", "inspect"), ("m", "t", "inspect"), ("m", "t", "other")]
+        for _ in range(2):
+            assert await cache.get_many("dataset", ["e", "d", "e", "d"]) == [None, "file", None, "file"]
+            assert await cache.get_many("model", models) == ["model", None, "of another", "model"]
+            assert await cache.get_many("eval", evals) == ["/limited", None, "/log", None]
+
+    run(body)
+
+
+def test_many_questions_may_be_none_and_ten_thousand(run: Run) -> None:
+    """Nothing is asked and nothing answered; as many as fit into a request; and not one more."""
+
+    async def body(cache: CacheBackend) -> None:
+        assert await cache.get_many("dataset", []) == await cache.get_many("model", ()) == []
+        await cache.set_file_id("9999", "last")
+        keys = [str(number) for number in range(10_000)]
+        assert await cache.get_many("dataset", keys) == [None] * 9_999 + ["last"]
+        with pytest.raises(CacheRequestError, match="in parts"):
+            await cache.get_many("dataset", [*keys, "one more"])
+
+    run(body)
+
+
 def test_entries_say_what_they_were_made_from(run: Run) -> None:
     """The older fields, and labels and version of the client that stored them."""
 
@@ -226,6 +259,13 @@ MISTAKES: list[Callable[[Any], Any]] = [
     lambda cache: cache.set_eval_log_paths("m", {"t": "/log", "u": None}, "inspect"),
     lambda cache: cache.set_eval_log_paths("m", ["t"], "inspect"),
     lambda cache: cache.set_eval_log_paths("m", {"t": "/log"}, "inspect", {"x": b"y"}),
+    lambda cache: cache.get_many("nonsense", []),
+    lambda cache: cache.get_many("dataset", "abc"),
+    lambda cache: cache.get_many("dataset", None),
+    lambda cache: cache.get_many("dataset", ["d", 7]),
+    lambda cache: cache.get_many("model", [("d",)]),
+    lambda cache: cache.get_many("model", [("d", {"lr": float("nan")})]),
+    lambda cache: cache.get_many("eval", [("m", "t", "inspect", None, 1)]),
     lambda cache: cache.clear_datasets("abc"),
     lambda cache: cache.clear_models([None]),
     lambda cache: cache.list_models(7),

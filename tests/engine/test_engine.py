@@ -16,7 +16,7 @@ from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.engine import engine as engine_module
 from motoolsd.engine import writer as writer_module
 from motoolsd.wire.keys import Kind, eval_key
-from motoolsd.wire.messages import ListEntries, Lookup, PutEvals, PutModel, Stats, Stored
+from motoolsd.wire.messages import ListEntries, Lookup, PutEvals, PutModel, Stats, Stored, Used
 from tests.engine.bench import Bench
 from tests.engine.conftest import OpenBench
 from tests.samples import clear, clear_all, execute, put_dataset, put_evals, put_model, query, request_key
@@ -301,6 +301,22 @@ async def test_usage_is_flushed_when_many_entries_were_used(open_bench: OpenBenc
             bench.peek(name)
         await bench.write(put_dataset("c"))
         assert query(database, "SELECT sum(hits) FROM dataset_files") == [(2,)]
+
+
+async def test_hits_that_a_client_has_counted_are_written_when_they_are_many(
+    open_bench: OpenBench, database: str
+) -> None:
+    """They fill the same bounded counts as our own; entries that are gone, or keys that are none, are no error."""
+    async with open_bench(usage_entries_max=3) as bench:
+        await bench.write(put_evals({"t": b"1"}))
+        key = eval_key("m", "t", "inspect", None)
+        bench.engine.count_used(Used(kind=Kind.EVAL, hits={key: 40}))
+        await bench.look_up(key, Kind.EVAL)
+        await bench.write(put_dataset("c"))
+        assert query(database, "SELECT hits FROM eval_results") == [(0,)]
+        bench.engine.count_used(Used(kind=Kind.EVAL, hits={key: 1, "no key": 1, eval_key("m", "u", "i", None): 1}))
+        await bench.write(put_dataset("d"))
+        assert query(database, "SELECT hits FROM eval_results") == [(42,)]
 
 
 async def test_usage_waits_while_the_queue_is_full(open_bench: OpenBench, database: str) -> None:

@@ -39,3 +39,35 @@ def test_fullness_lasts_until_every_full_kind_is_taken() -> None:
         counts.take(kind)
         fullness.append(counts.is_full)
     assert fullness == [True, False]
+
+
+def test_what_others_have_counted_is_added() -> None:
+    """A client's own memory answers, and says so afterwards: both counts are one."""
+    counts = UsageCounts(10)
+    counts.count(Kind.DATASET, ["a"], [b"1"])
+    counts.add(Kind.DATASET, {"a": 1000, "b": 2})
+    counts.add(Kind.MODEL, {"a": 3})
+    assert counts.take(Kind.DATASET) == Usage(Kind.DATASET, {"a": 1001, "b": 2})
+    assert counts.take(Kind.MODEL) == Usage(Kind.MODEL, {"a": 3})
+    assert counts.take(Kind.EVAL) is None
+
+
+def test_what_others_have_counted_is_bounded_too() -> None:
+    """However many entries a client names: above the limit known ones are counted on, and it is time to write."""
+    counts = UsageCounts(2)
+    counts.add(Kind.DATASET, {"a": 1})
+    was_full = counts.is_full
+    counts.add(Kind.DATASET, {"b": 1, "c": 1, "a": 1})
+    assert (was_full, counts.is_full) == (False, True)
+    assert counts.take(Kind.DATASET) == Usage(Kind.DATASET, {"a": 2, "b": 1})
+    assert not counts.is_full
+
+
+def test_adding_nothing_makes_nothing_full() -> None:
+    """Nor does it take back that another kind is."""
+    counts = UsageCounts(1)
+    counts.add(Kind.DATASET, {})
+    assert not counts.is_full
+    counts.add(Kind.DATASET, {"a": 1})
+    counts.add(Kind.MODEL, {})
+    assert counts.is_full

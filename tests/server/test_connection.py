@@ -6,11 +6,13 @@ import asyncio
 import logging
 
 import anyio
+import msgspec
 import pytest
 
 from motoolsd.server.connection import FLUSH_SIZE_BYTES
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Found, Welcome
+from motoolsd.wire.frames import HEADER
+from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Found, ReplyEnvelope, Welcome
 from tests.server.scripted import Conversation, frames, lookup, waiting
 
 
@@ -27,6 +29,17 @@ async def test_hello_is_answered_with_welcome() -> None:
     (welcome,) = talk.read()
     assert isinstance(welcome.body, Welcome)
     assert welcome.body.started_by == "command"
+
+
+@pytest.mark.parametrize("stamps", [(2049, 2**63), None])
+async def test_welcome_says_which_file_of_stamps_is_ours(stamps: tuple[int, int] | None) -> None:
+    """A client maps that one and no other; without one it asks at every lookup."""
+    talk = Conversation(greet=False)
+    talk.guests.stamps = stamps
+    talk.connection.data_received(talk.hello())
+    (welcome,) = talk.read()
+    assert isinstance(welcome.body, Welcome)
+    assert welcome.body.stamps == stamps
 
 
 async def test_other_protocol_is_told_why_and_closed() -> None:
@@ -159,6 +172,19 @@ async def test_garbage_ends_the_connection(caplog: pytest.LogCaptureFixture) -> 
     assert "a connection was closed" in caplog.text
     talk.connection.data_received(frame)
     assert len(talk.dispatcher.taken) == 1
+
+
+async def test_notice_of_a_kind_that_there_is_not_is_refused_and_the_connection_goes_on() -> None:
+    """Whatever a client of another version counts: it is told, and its lookups are answered."""
+    talk = Conversation()
+    payload = msgspec.msgpack.encode([7, {"op": "used", "kind": "nonsense", "hits": {"d": 1}}])
+    talk.connection.data_received(HEADER.pack(len(payload)) + payload + frames(lookup()))
+    talk.session._open.update({7, 1000})  # noqa: SLF001 - else it would take the answers for strangers
+    refused, answered = talk.read()
+    assert isinstance(refused.body, Failure)
+    assert (refused.id, refused.body.code) == (7, ErrorCode.INVALID_REQUEST)
+    assert answered == ReplyEnvelope(1000, Found(values=[b"file"]))
+    assert not talk.transport.closed
 
 
 async def test_request_before_hello_ends_the_connection() -> None:

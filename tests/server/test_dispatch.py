@@ -21,6 +21,7 @@ from motoolsd.store.store import open_store
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
+    OUTSTANDING_MAX,
     Cleared,
     DatasetPage,
     Drain,
@@ -39,10 +40,12 @@ from motoolsd.wire.messages import (
     Stats,
     Status,
     Stored,
+    Used,
 )
 from tests.engine.bench import NoFiles
 from tests.fakes import FakeClock, FakeProcesses
 from tests.samples import clear, put_dataset, request_key
+from tests.server.scripted import Conversation, lookup
 
 
 class Mailbox:
@@ -249,3 +252,95 @@ async def test_defect_fails_one_request_and_is_logged_with_its_number(
     assert "request 7 failed by a defect" in caplog.text
     assert "planted" in caplog.text
     assert await desk.ask(put_dataset("d")) == [Stored()]
+
+
+# Notices.
+
+
+def conversation_with(desk: Desk) -> Conversation:
+    """A client's connection to the real dispatcher."""
+    talk = Conversation()
+    talk.connection._dispatcher = desk.dispatcher  # noqa: SLF001 - both ends of the counting are under test
+    return talk
+
+
+def notice(talk: Conversation, hits: int = 1) -> bytes:
+    """The frame of a notice."""
+    return bytes(talk.session.notice(Used(kind=Kind.DATASET, hits={"d": hits})))
+
+
+async def hits_of(desk: Desk) -> int:
+    """What stands in the row of "d", once what was counted is written."""
+    desk.engine.flush_usage_nowait()
+    await desk.ask(put_dataset("other"))
+    pages = await desk.ask(ListEntries(kind=Kind.DATASET))
+    rows = [item for page in pages if isinstance(page, DatasetPage) for item in page.items]
+    return {row.dataset_hash: row.hits for row in rows}["d"]
+
+
+async def test_notice_gets_no_reply(desk: Desk) -> None:
+    """Its client does not wait, and would take an answer for somebody else's."""
+    mailbox = Mailbox()
+    assert desk.dispatcher.dispatch(mailbox, 7, Used(kind=Kind.DATASET, hits={"d": 1})) is None
+    await anyio.wait_all_tasks_blocked()
+    assert mailbox.replies == []
+    assert not mailbox.finished.is_set()
+
+
+async def test_notice_counts_its_hits_beside_those_of_lookups(desk: Desk) -> None:
+    """What a client's own memory has answered is use, too."""
+    talk = conversation_with(desk)
+    await desk.ask(put_dataset("d", b"file"))
+    await desk.ask(lookup())
+    talk.connection.data_received(notice(talk, 41))
+    assert await hits_of(desk) == 42
+
+
+async def test_notice_and_lookup_in_one_write_give_one_reply(desk: Desk) -> None:
+    """A client sends them together: it costs no system call of its own, on either side."""
+    talk = conversation_with(desk)
+    await desk.ask(put_dataset("d", b"file"))
+    frame = notice(talk)
+    number, asked = talk.session.request(lookup())
+    talk.connection.data_received(frame + bytes(asked))
+    assert len(talk.transport.writes) == 1
+    (reply,) = talk.read()
+    assert (reply.id, reply.body) == (number, Found(values=[b"file"]))
+
+
+async def test_notices_are_not_outstanding(desk: Desk) -> None:
+    """However many come, alone or at once, they take nobody's place, and none holds the end of the connection up."""
+    talk = conversation_with(desk)
+    for _ in range(OUTSTANDING_MAX):
+        talk.connection.data_received(notice(talk))
+    talk.connection.data_received(b"".join(notice(talk) for _ in range(OUTSTANDING_MAX)))
+    assert talk.transport.is_reading()
+    await desk.ask(put_dataset("d", b"file"))
+    talk.send(lookup())
+    assert len(talk.read()) == 1
+    talk.connection.drain()
+    assert talk.transport.closed
+
+
+async def test_notices_make_no_room_for_requests(desk: Desk) -> None:
+    """Counted in and out: beside them no more may be outstanding than without them."""
+    talk = conversation_with(desk)
+    talk.connection.data_received(b"".join(notice(talk) for _ in range(OUTSTANDING_MAX)))
+    talk.flood(*[GetStats() for _ in range(OUTSTANDING_MAX + 5)])
+    assert not talk.transport.is_reading()
+
+
+async def test_defect_in_counting_is_logged_and_the_client_hears_nothing_of_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer to a notice would be an answer to nothing, and end its client's connection."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    talk = conversation_with(desk)
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(desk.engine, "count_used", fail)
+        talk.connection.data_received(notice(talk))
+    assert "planted" in caplog.text
+    assert talk.read() == []

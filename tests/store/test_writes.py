@@ -207,3 +207,20 @@ def test_usage_is_counted_without_touching_values(raw: sqlite3.Connection) -> No
     commit(raw, Usage(Kind.EVAL, {eval_key("m", "t", "b", None): 1}))
     row = raw.execute("SELECT hits, last_used_at, checksum IS NULL FROM dataset_files").fetchone()
     assert row == (5, NOW.encode(), 0)
+
+
+def test_usage_of_keys_that_are_none_is_skipped(raw: sqlite3.Connection) -> None:
+    """Clients report what they like: the other keys are counted, and the batch is committed."""
+    key = eval_key("m", "t", "inspect", None)
+    none_of_ours = {"no key": 1, '["m", "t", "inspect", null]': 1, "[1]": 1, "": 1}
+    commit(raw, put_evals({"t": b"1"}))
+    usage, put = commit(raw, Usage(Kind.EVAL, {**none_of_ours, key: 2}), put_dataset("a"))
+    assert applied(usage).reply == applied(put).reply == Stored()
+    assert raw.execute("SELECT hits FROM eval_results").fetchall() == [(2,)]
+    assert datasets(raw).keys() == {b"a"}
+
+
+def test_usage_of_nothing_but_keys_that_are_none_is_no_error(raw: sqlite3.Connection) -> None:
+    """Nothing is counted, nothing fails."""
+    (outcome,) = commit(raw, Usage(Kind.EVAL, {"no key": 1}))
+    assert applied(outcome).reply == Stored()

@@ -30,6 +30,7 @@ from motoolsd.wire.messages import (
     Request,
     RequestEnvelope,
     Stored,
+    Used,
     Welcome,
 )
 from motoolsd.wire.session import ClientSession, Refused, ServerSession, State, encode_frame, encode_reply
@@ -38,6 +39,7 @@ from tests.wire.conversation import Conversation
 Feed = Callable[[bytes], Iterable[bytes]]
 HELLO = Hello(protocol=PROTOCOL, version="0.1.0")
 LOOKUP = Lookup(kind=Kind.DATASET, keys=["a"])
+USED = Used(kind=Kind.DATASET, hits={"a": 3})
 
 
 # All that MessagePack holds: numbers end at 64 bits.
@@ -535,3 +537,59 @@ def greeted_server() -> ServerSession:
     session.next_event()
     session.welcome(version="0", pid=1, started_by="command")
     return session
+
+
+def test_notice_is_sent_in_an_open_session_only() -> None:
+    """Before the welcome, and after the end, there is nobody to tell."""
+    greeting, ended = ClientSession(), open_client()
+    greeting.hello(HELLO)
+    ended.receive_data(b"")
+    for session in (ClientSession(), greeting, ended):
+        with pytest.raises(LocalProtocolError, match="cannot send"):
+            session.notice(USED)
+
+
+def test_notice_arrives_with_a_number_of_its_own() -> None:
+    """What comes before and after it has other numbers."""
+    session = open_client()
+    first, asked_first = session.request(LOOKUP)
+    told = bytes(session.notice(USED))
+    second, asked_second = session.request(LOOKUP)
+    events = received(open_server(), bytes(asked_first) + told + bytes(asked_second))
+    assert [event.body for event in events if isinstance(event, RequestEnvelope)] == [LOOKUP, USED, LOOKUP]
+    assert len({first, second, *(event.id for event in events)}) == 3
+
+
+def test_notice_is_not_outstanding() -> None:
+    """Nothing is the answer to it: it takes no place, is sent where none is left, and the short way stays open."""
+    session = open_client()
+    numbers = [session.request(LOOKUP)[0] for _ in range(session.outstanding_max)]
+    session.notice(USED)
+    assert session.outstanding == len(numbers)
+    session = open_client()
+    number, _ = session.request(LOOKUP)
+    session.notice(USED)
+    assert session.receive_reply(bytes(encode_reply(number, Found(values=[None])))) == Found(values=[None])
+
+
+def test_notice_that_cannot_be_sent_leaves_the_session_as_it_was() -> None:
+    """Half a character, or more than a frame holds: as with a request."""
+    session = open_client()
+    for hits in ({"\udcff": 1}, {"x" * REQUEST_SIZE_MAX: 1}):
+        with pytest.raises(LocalProtocolError):
+            session.notice(Used(kind=Kind.DATASET, hits=hits))
+    assert session.request(LOOKUP)[0] == 1
+
+
+TOO_MANY = {str(number): 1 for number in range(10_001)}
+
+
+@pytest.mark.parametrize("hits", [{"a": 0}, {"a": -1}, {"a": 2**31}, {"": 1}, TOO_MANY, None], ids=range(6))
+def test_notice_that_makes_no_sense_is_refused_alone(hits: dict[str, int] | None) -> None:
+    """No count, no key, too many keys, no kind of ours: nothing of it is counted, and the session goes on."""
+    session = open_server()
+    kind, hits = ("nonsense", {"a": 1}) if hits is None else ("dataset", hits)
+    (refused,) = received(session, raw(5, {"op": "used", "kind": kind, "hits": hits}))
+    assert isinstance(refused, Refused)
+    assert (refused.id, refused.failure.code) == (5, "invalid_request")
+    assert received(session, raw(6, {"op": "get_stats"})) == [RequestEnvelope(6, GetStats())]

@@ -286,6 +286,7 @@ class Cache(Client, AsyncClaims):
         connection = await self._open(left_s)
         request = call.request_for(key)
         if call.is_stream:
+            connection.hold(self._memory.take_used())
             return call.result_of_pages(await connection.collect(request))
         return await self._exchange(connection, call, request)
 
@@ -294,8 +295,7 @@ class Cache(Client, AsyncClaims):
     ) -> T:
         memory = self._memory
         if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
-            for notice in memory.take_used():
-                connection.hold(notice)
+            connection.hold(memory.take_used())
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
             return call.result(await connection.exchange(request, timeout_s))
         before, generation = memory.numbers_of(request), memory.generation

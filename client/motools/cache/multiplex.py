@@ -159,17 +159,17 @@ class MultiplexedConnection:
             self._forget(request_id, waiter)
         return replies
 
-    def hold(self, notice: Used) -> None:
-        """Send a notice with the next request."""
-        with suppress(LocalProtocolError):  # one that is lost costs a count
-            self._unsent += self._session.notice(notice)
+    def hold(self, notices: list[Used]) -> None:
+        """Send notices with the next request."""
+        for notice in notices:
+            with suppress(LocalProtocolError):  # one that is lost costs a count
+                self._unsent += self._session.notice(notice)
 
     def tell(self, notices: list[Used]) -> None:
         """Send notices as far as the socket takes them now; what is left goes with the next request. Never fails."""
         if self._unsent or not self.is_open:
             return
-        for notice in notices:
-            self.hold(notice)
+        self.hold(notices)
         self._send_nowait()
 
     def close(self, error: CacheError | None = None) -> None:

@@ -15,7 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from motools.cache.clock import monotonic_s
 from motools.cache.entries import text_of
@@ -25,8 +25,8 @@ from motoolsd.wire.messages import Lookup, Used
 from motoolsd.wire.names import STAMPS
 
 ENTRIES_DEFAULT: Final = 100_000
-ANSWERS_MAX: Final = 1_000
-"""Answers from memory between two looks whether the path still leads to the mapped file."""
+ANSWERS_MAX: Final = 500
+"""Answers from memory, file ids and others each, between two looks whether the path still leads to the mapped file."""
 REPORT_INTERVAL_S: Final = 0.05
 """Between two reports of little: a job that asks a million times a second would spend half of its time on telling."""
 REPORTED_KEYS_MAX: Final = KEYS_PER_REQUEST_MAX
@@ -63,17 +63,18 @@ class Memory:
         datasets: the young generation of file ids, by dataset hash.
         numbers: the mapped numbers.
         generation: changes when everything was forgotten: what was asked before is not to be remembered.
-        used: what was answered and not counted yet: dataset hashes, and whole lookups. Whoever answers from `datasets`
-            appends the hash, and looks whether `is_due`.
+        used: hashes that were answered and not counted yet. Whoever answers from `datasets` appends to it while it
+            has less than `ANSWERS_MAX`, and leaves what comes after that to `find`.
     """
 
     __slots__ = (
         "_counted",
         "_entries_max",
-        "_has_lookups",
         "_identity",
+        "_lookups",
         "_old",
         "_path",
+        "_refused",
         "_reported_s",
         "_young",
         "_young_size",
@@ -94,9 +95,10 @@ class Memory:
         self._entries_max = entries_max
         self._identity: tuple[int, int] | None = None
         self.numbers: memoryview[int] = _NOTHING
-        self.used: list[Any] = []
-        self._counted: dict[Kind, Counter[Any]] = {}
-        self._has_lookups = False
+        self._refused: tuple[int, int] | None = None
+        self.used: list[str] = []
+        self._lookups: list[Lookup] = []
+        self._counted: dict[Kind, Counter[str]] = {}
         self._reported_s = 0.0
         self.generation = 0
         self._start_generation(_empty())
@@ -112,13 +114,14 @@ class Memory:
         """
         if identity == self._identity:
             return identity is not None
-        if not self._entries_max:
+        if not self._entries_max or (identity is not None and identity == self._refused):
             return False
         self.detach()
         if identity is None:
             return False
         numbers = _map(self._path, identity)
         if numbers is None:
+            self._refused = identity
             return False
         self.numbers, self._identity = numbers, identity
         return True
@@ -148,8 +151,7 @@ class Memory:
         if kind is Kind.DATASET:
             self.used += request.keys
         else:
-            self.used.append(request)
-            self._has_lookups = True
+            self._lookups.append(request)
         return values
 
     def numbers_of(self, request: Lookup) -> list[tuple[int, int]]:
@@ -167,7 +169,7 @@ class Memory:
     @property
     def is_due(self) -> bool:
         """Whether so much was answered from here that it is time for `settle`."""
-        return len(self.used) >= ANSWERS_MAX
+        return len(self.used) >= ANSWERS_MAX or len(self._lookups) >= ANSWERS_MAX
 
     def settle(self) -> bool:
         """Count what was answered from here.
@@ -206,18 +208,18 @@ class Memory:
         self._counted = {}
         return notices
 
+    def drop_used(self) -> None:
+        """Do not count what was answered since the last time."""
+        self.used, self._lookups = [], []
+
     @property
     def has_used(self) -> bool:
         """Whether there is something to report."""
-        return bool(self.used) or any(self._counted.values())
+        return bool(self.used or self._lookups) or any(self._counted.values())
 
     def _count_used(self) -> None:
         used, self.used = self.used, []
-        lookups: list[Lookup] = []
-        if self._has_lookups:
-            self._has_lookups = False
-            lookups = [each for each in used if isinstance(each, Lookup)]
-            used = [each for each in used if not isinstance(each, Lookup)]
+        lookups, self._lookups = self._lookups, []
         self._count(Kind.DATASET, used)
         for lookup in lookups:
             self._count(lookup.kind, lookup.keys)

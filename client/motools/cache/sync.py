@@ -239,8 +239,7 @@ class SyncCache(Client, SyncClaims):
     def _exchange(self, connection: BlockingConnection, call: Call[T], request: Request, timeout_s: float) -> T:
         memory = self._memory
         if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
-            for notice in memory.take_used():
-                connection.hold(notice)
+            connection.hold(memory.take_used())
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
             return call.result(connection.exchange(request, timeout_s))
         before = memory.numbers_of(request)
@@ -257,7 +256,7 @@ class SyncCache(Client, SyncClaims):
         """
         if not self._lock.acquire(blocking=False):
             # The use of these is not reported, rather than gathered without end.
-            self._memory.used = []
+            self._memory.drop_used()
             if self._memory.is_current():
                 return
             self._lock.acquire()
@@ -311,6 +310,7 @@ class SyncCache(Client, SyncClaims):
         request = call.request_for(key)
         left_s = max(recovery.left_s(monotonic_s()), LEFT_MIN_S)
         if call.is_stream:
+            connection.hold(self._memory.take_used())
             return call.result_of_pages(connection.collect(request, left_s))
         return self._exchange(connection, call, request, left_s)
 
