@@ -28,7 +28,7 @@ from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
 from motoolsd.store.writes import INTERNAL, Applied, BatchItem, Outcome, Usage
 from motoolsd.wire.keys import slot_of
-from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, RequestKey, WriteReply
+from motoolsd.wire.messages import Clear, PutDataset, PutEvals, PutModel, RequestKey, WriteReply
 
 logger = logging.getLogger(__name__)
 
@@ -260,6 +260,9 @@ def touched_slots(item: BatchItem) -> AbstractSet[int]:
     match item:
         case PutDataset() | PutModel() | PutEvals():
             return {slot_of(kind, key) for kind, key in put_keys(item)}
+        case Clear(kind=kind, keys=list() as keys):
+            # Other filters leave some of them.
+            return {slot_of(kind, key) for key in keys}
         case Usage() | LeaseChange():
             return set()
         case _:

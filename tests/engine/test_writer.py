@@ -243,9 +243,11 @@ def test_order_of_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_touched_slots_are_those_of_the_keys() -> None:
-    """Known keys move their own slots; a clear, whose keys are known only later, moves all; usage none."""
+    """Known keys move their own slots; a clear whose keys are known only later moves all; usage none."""
     assert touched_slots(put_dataset("d")) == {slot_of(Kind.DATASET, "d")}
     assert touched_slots(put_evals({"t": b"1"})) == {slot_of(Kind.EVAL, eval_key("m", "t", "inspect", None))}
     assert len(touched_slots(put_evals({"t": b"1", "u": b"2"}, kwargs=b"{}"))) == 2
     assert touched_slots(clear(Kind.MODEL)) is ALL
+    assert touched_slots(clear(Kind.MODEL, model_ids=["m"])) is ALL
+    assert touched_slots(clear(Kind.DATASET, keys=["d", "e"])) == {slot_of(Kind.DATASET, key) for key in "de"}
     assert touched_slots(Usage(Kind.DATASET, {"d": 1})) == set()
