@@ -96,14 +96,15 @@ class Cache(Client, AsyncClaims):
         """The file id of a dataset, or None."""
         memory = self._memory
         try:
-            value, slot, number = memory.datasets[dataset_hash]
-            if memory.numbers[slot] == number and threading.get_ident() == self._thread:
-                used = memory.used
-                if len(used) < ANSWERS_MAX:
-                    used.append(dataset_hash)
-                    return value
-        except (LookupError, TypeError):
-            pass  # as in `SyncCache`
+            found = memory.datasets.get(dataset_hash)
+        except TypeError:
+            found = None  # as in `SyncCache`
+        if found is not None:
+            value, slot, number = found
+            used = memory.used
+            if memory.numbers[slot] == number and len(used) < ANSWERS_MAX and threading.get_ident() == self._thread:
+                used.append(dataset_hash)
+                return value
         return await self._call(lookups.get_file_id(dataset_hash))
 
     async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
@@ -358,10 +359,7 @@ class Cache(Client, AsyncClaims):
             raise CacheRequestError(f"{self!r} is closed")
 
     def _check_context(self) -> None:
-        """One thread, and one event loop at a time.
-
-        Raises RuntimeError in a second thread.
-        """
+        """One thread, or else RuntimeError; and one event loop at a time."""
         thread = threading.get_ident()
         try:
             token: object = asyncio.get_running_loop()  # a tenth of what anyio's token costs

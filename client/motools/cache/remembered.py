@@ -215,7 +215,7 @@ class Memory:
     @property
     def has_used(self) -> bool:
         """Whether there is something to report."""
-        return bool(self.used or self._lookups) or any(self._counted.values())
+        return bool(self.used or self._lookups or self._counted)
 
     def _count_used(self) -> None:
         used, self.used = self.used, []
@@ -225,6 +225,8 @@ class Memory:
             self._count(lookup.kind, lookup.keys)
 
     def _count(self, kind: Kind, keys: list[str]) -> None:
+        if not keys:
+            return
         counted = self._counted.setdefault(kind, Counter())
         if len(counted) < REPORTED_KEYS_MAX:
             # A list, and no mapping: that is counted in C.

@@ -82,15 +82,15 @@ class SyncCache(Client, SyncClaims):
         # What nearly always comes, by the shortest way; everything else about lookups is in `_call`.
         memory = self._memory
         try:
-            value, slot, number = memory.datasets[dataset_hash]
-            if memory.numbers[slot] == number:
-                used = memory.used
-                if len(used) < ANSWERS_MAX:
-                    used.append(dataset_hash)
-                    return value
-        except (LookupError, TypeError):
-            # Not known, or no text: the long way says what is wrong with it.
-            pass
+            found = memory.datasets.get(dataset_hash)
+        except TypeError:
+            found = None  # it is no text: the long way says so
+        if found is not None:
+            value, slot, number = found
+            used = memory.used
+            if memory.numbers[slot] == number and len(used) < ANSWERS_MAX:
+                used.append(dataset_hash)
+                return value
         return self._call(lookups.get_file_id(dataset_hash))
 
     def set_file_id(self, dataset_hash: str, file_id: str) -> None:
@@ -199,16 +199,8 @@ class SyncCache(Client, SyncClaims):
     # How a call is carried out.
 
     def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
-        if call.of_values is not None:
-            if self._memory.is_due:
-                self._settle()
-            assert isinstance(call.request, Lookup), "only lookups are remembered"
-            if (values := self._memory.find(call.request)) is not None:
-                return call.of_values(values)
-        return self._ask(call, timeout_s)
-
-    def _ask(self, call: Call[T], timeout_s: float | None) -> T:
-        """Carry a call out with the daemon."""
+        if call.of_values is not None and self._memory_entries and (values := self._recall(call)) is not None:
+            return call.of_values(values)
         if timeout_s is None:
             timeout_s = self._timeout_s
         started_s = monotonic_s()
@@ -226,7 +218,11 @@ class SyncCache(Client, SyncClaims):
                 # What nearly always comes, by the shortest way: an exchange over an open connection. Eight processes on
                 # two cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    return self._exchange(connection, call, call.request or call.request_for(key), timeout_s)
+                    request = call.request or call.request_for(key)
+                    if self._memory_entries:
+                        return self._exchange(connection, call, request, timeout_s)
+                    reply = connection.exchange(request, timeout_s)
+                    return call.decode(reply) if type(reply) is call.expects else call.result(reply)
                 except CacheError as error:
                     return self._carry_out(call, key, started_s, timeout_s, error)
             except UNAVAILABLE as error:
@@ -249,6 +245,13 @@ class SyncCache(Client, SyncClaims):
             memory.remember(request, before, reply.values)
         return result
 
+    def _recall(self, call: Call[T]) -> list[str | None] | None:
+        """What is remembered of a lookup's keys, if it is all of them."""
+        if self._memory.is_due:
+            self._settle()
+        assert isinstance(call.request, Lookup), "only lookups are remembered"
+        return self._memory.find(call.request)
+
     def _settle(self) -> None:
         """Look whether what is remembered is still that of our directory, and tell the daemon what was used.
 
@@ -259,6 +262,7 @@ class SyncCache(Client, SyncClaims):
             self._memory.drop_used()
             if self._memory.is_current():
                 return
+            self._check_reentry()
             self._lock.acquire()
         try:
             if not self._memory.settle():
