@@ -40,7 +40,7 @@ def describe_machine() -> dict[str, str]:
         "kernel": platform.release(),
         "system": _system(),
         "file system": f"{_file_system(Path(tempfile.gettempdir()))} (temporary directory)",
-        "load before": f"{load:.2f}{' (busy: do not publish)' if load > BUSY_LOAD else ''}",
+        "load before": f"{load:.2f}{' (somebody else was at work)' if load > BUSY_LOAD else ''}",
     }
 
 

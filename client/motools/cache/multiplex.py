@@ -118,7 +118,7 @@ class MultiplexedConnection:
         """
         waiter = _Waiter(timeout_s)
         session = self._session
-        if session.outstanding >= session.outstanding_max and not (isinstance(request, Claim) and request.wait):
+        while session.outstanding >= session.outstanding_max and not (isinstance(request, Claim) and request.wait):
             await self._queue(waiter)
         request_id = self._register(request, waiter)
         # As `_reply_for`, without the functions between: it is what nearly always happens.
