@@ -17,8 +17,8 @@ import anyio.to_thread
 
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.core.sizes import FileFacts, SizeFold
-from motoolsd.wire.messages import Size
 from motoolsd.wire.names import DATABASE, FILE_CATEGORIES
+from motoolsd.wire.sizes import Size
 
 DEPTH_MAX = 256
 """Directories deeper than this are not entered: each level holds a descriptor."""

@@ -1,16 +1,17 @@
 """What the daemon needs of the outside world, as protocols that adapters fulfil and tests fake.
 
-Layer: core. Imports leases and wire.messages.
+Layer: core. Imports files, leases and wire.
 Invariant: nothing above the adapters reads a clock, walks a tree or looks at a process except through these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from motoolsd.core.files import Measured, Scan, Seen
 from motoolsd.core.leases import Process
-from motoolsd.wire.messages import Size
+from motoolsd.wire.sizes import Size
 
 
 class Clock(Protocol):
@@ -29,11 +30,157 @@ class Clock(Protocol):
         ...
 
 
-class FileTree(Protocol):
-    """The files below the cache directory."""
+class TreeError(Exception):
+    """The tree cannot be changed as asked; nothing was changed.
 
-    async def measure(self) -> dict[str, Size]:
-        """Add up every category. Cancellation: leaves at once; the walk ends at its next step."""
+    Attributes:
+        path: which path, relative to the cache directory.
+        reason: why.
+    """
+
+    def __init__(self, path: bytes, reason: str) -> None:
+        """Name both."""
+        super().__init__(f"{path.decode('utf-8', 'backslashreplace')}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class PathChanged(TreeError):
+    """Something else has come into the place of what was to be moved; it stays where it is."""
+
+
+class PathTaken(TreeError):
+    """There is something already where a path was to be put back."""
+
+
+class PathMissing(TreeError):
+    """There is nothing at the path."""
+
+
+class DiskFull(TreeError):
+    """No room is left, or no inode."""
+
+
+class FileTree(Protocol):
+    """The files below the cache directory. Every method blocks: it is called in worker threads.
+
+    Paths are relative to the cache directory, checked by `core.files.check_path`. No link is ever followed, no mount
+    point crossed, nothing outside the directory touched, whatever others do to the tree meanwhile.
+    """
+
+    def see(self, path: bytes) -> Seen | None:
+        """What is at a path; None if nothing is, or a component of it is a link.
+
+        A link itself is seen, as what is no directory.
+        """
+        ...
+
+    def present(self, paths: Sequence[bytes]) -> list[bool]:
+        """Whether there is a regular file or directory at each path."""
+        ...
+
+    def measure(self, path: bytes) -> Measured | None:
+        """Add up what lies at a path; None if nothing does."""
+        ...
+
+    def database_size(self) -> Size:
+        """What cache.db and its companions take, now."""
+        ...
+
+    def scan(
+        self, owned: Sequence[bytes], *, orphans_max: int, step: Callable[[int], None], is_stopped: Callable[[], bool]
+    ) -> Scan:
+        """Walk the whole tree.
+
+        Args:
+            owned: the paths that entries own.
+            orphans_max: so many orphans are named; all are counted.
+            step: called after every few hundred files with their number so far; it may sleep, to let others work.
+            is_stopped: once true, the walk ends soon.
+        """
+        ...
+
+    def move_to_trash(self, path: bytes, removal: int, number: int, seen: Seen) -> None:
+        """Rename to `trash/<removal>/<number>`. `sync_trash` is to follow, before anything counts as done.
+
+        Raises:
+            PathMissing: there is nothing.
+            PathChanged: what was renamed is not what was seen: it was put back.
+            DiskFull: there is no room for the directory entry.
+            TreeError: it cannot be done for another reason: a mount point, permissions.
+        """
+        ...
+
+    def is_in_trash(self, removal: int, number: int) -> bool:
+        """Whether `trash/<removal>/<number>` is there."""
+        ...
+
+    def move_back(self, removal: int, number: int, path: bytes) -> None:
+        """Rename from the trash to a path, making directories above it that are gone.
+
+        Raises:
+            PathTaken: there is something at the path.
+            PathMissing: it is not in the trash.
+            DiskFull, TreeError: as `move_to_trash`.
+        """
+        ...
+
+    def sync_trash(self, removal: int, paths: Sequence[bytes]) -> None:
+        """Bring renames to the disk: the directories above the paths, and the removal's own.
+
+        Raises:
+            TreeError: the disk refused.
+        """
+        ...
+
+    def purge(self, removal: int, *, step: Callable[[int], None], is_stopped: Callable[[], bool]) -> bool:
+        """Free the room of `trash/<removal>`, whatever lies in it; False if it was stopped before the end.
+
+        Raises:
+            TreeError: something in it cannot be removed; the rest is gone.
+        """
+        ...
+
+    def trash_names(self) -> list[int]:
+        """The removals that have a directory in the trash."""
+        ...
+
+    def publish(self, staged: bytes, path: bytes) -> bool:
+        """Let the content `staging/<staged>` appear at a path, whole and on disk; what was there is replaced.
+
+        It stays in staging, too, until `unstage`: what a kill leaves behind is known by that.
+
+        Returns:
+            Whether there was nothing at the path before.
+
+        Raises:
+            PathMissing: nothing is staged under that name.
+            DiskFull, TreeError: as above.
+        """
+        ...
+
+    def withdraw(self, staged: bytes, path: bytes) -> None:
+        """Undo a publishing whose row was not stored: the path goes if it still is what was staged, then the staged."""
+        ...
+
+    def unstage(self, staged: bytes) -> None:
+        """Remove a staged name; harmless if it is gone."""
+        ...
+
+    def staged_names(self) -> list[tuple[bytes, int]]:
+        """What lies in staging, with the newest time of each, in nanoseconds."""
+        ...
+
+    def digest(self, path: bytes, is_stopped: Callable[[], bool]) -> str | None:
+        """SHA-256 of a regular file's content, in hexadecimal; None if there is none.
+
+        Raises:
+            TreeError: it cannot be read.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """What the disk has left for this user."""
         ...
 
 

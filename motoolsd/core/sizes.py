@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from motoolsd.wire.messages import Size
+from motoolsd.wire.sizes import Size
 
 BLOCK_SIZE_BYTES = 512
 """The unit of st_blocks, whatever the file system's own block size."""

@@ -25,17 +25,8 @@ from motoolsd.store.leases import LeaseChange
 from motoolsd.store.writes import Applied
 from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind, parse_eval_key
-from motoolsd.wire.messages import (
-    BreakLease,
-    Claim,
-    Claimed,
-    Clear,
-    ClearAll,
-    LeasePage,
-    RecordFailure,
-    Release,
-    Released,
-)
+from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, RecordFailure, Release, Released
+from motoolsd.wire.messages import Clear, ClearAll
 
 logger = logging.getLogger(__name__)
 

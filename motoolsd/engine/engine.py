@@ -37,12 +37,11 @@ from motoolsd.wire.messages import (
     Put,
     PutEvals,
     PutModel,
-    Sizes,
-    Stats,
     Used,
     WriteReply,
     WriteRequest,
 )
+from motoolsd.wire.sizes import Sizes, Stats
 
 logger = logging.getLogger(__name__)
 

@@ -20,33 +20,27 @@ from motoolsd.core.ports import Clock
 from motoolsd.engine.engine import Engine
 from motoolsd.store.connection import SQLITE_VERSION
 from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.leases import BreakLease, Claim, JoinLease, ListLeases, RecordFailure, Release
 from motoolsd.wire.messages import (
-    BreakLease,
-    Claim,
     Clear,
     ClearAll,
     Drain,
     Draining,
     Failure,
-    GetSizes,
-    GetStats,
     GetStatus,
     Hello,
-    JoinLease,
     ListEntries,
-    ListLeases,
     Lookup,
     PutDataset,
     PutEvals,
     PutModel,
-    RecordFailure,
-    Release,
     Reply,
     Request,
     Status,
     Used,
     WriteReply,
 )
+from motoolsd.wire.sizes import GetSizes, GetStats
 from motoolsd.wire.version import __version__
 
 logger = logging.getLogger(__name__)

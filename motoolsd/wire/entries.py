@@ -22,6 +22,14 @@ class Row(Struct, kw_only=True, omit_defaults=True, gc=False):
     version: str | None = None
     labels: dict[str, str] = {}
     pinned: bool = False
+    allocated_bytes: int | None = None
+    files: tuple[bytes, ...] = ()
+    """Paths of what belongs to it, relative to the cache directory."""
+    missing_since: str | None = None
+    """When it was found that a file of it is gone: it misses since."""
+    pin_reason: str | None = None
+    pinned_until: str | None = None
+    expires_at: str | None = None
 
 
 class DatasetRow(Row, kw_only=True, omit_defaults=True, gc=False):

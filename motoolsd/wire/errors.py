@@ -40,6 +40,12 @@ class ErrorCode(StrEnum):
     """The lease was lost before the value came."""
     CLAIM_DEADLOCK = "claim_deadlock"
     """Waiting for the key would never end."""
+    ENTRY_PROTECTED = "entry_protected"
+    """A pin, a lease or a use keeps the entry."""
+    PLAN_OUTDATED = "plan_outdated"
+    """What the plan saw is not so any more."""
+    NOT_FOUND = "not_found"
+    """Nothing has that name: an entry, a plan, something in the trash."""
 
 
 class ProtocolError(Exception):

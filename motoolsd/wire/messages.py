@@ -12,14 +12,67 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
-from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Count, Json, Keys, Message, Text, Token, Value
+from motoolsd.wire.cleaning import (
+    ApplyPlan,
+    Cleaned,
+    EmptyTrash,
+    EndUse,
+    FindingPage,
+    ListTrash,
+    MakePlan,
+    Pin,
+    Pinned,
+    PlanPage,
+    Progress,
+    TrashPage,
+    Undo,
+    Use,
+    Verify,
+)
+from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.fields import (
+    KEYS_PER_REQUEST_MAX,
+    Count,
+    Files,
+    Json,
+    Keys,
+    Message,
+    Page,
+    Seconds,
+    Text,
+    Token,
+    Value,
+)
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.leases import (
+    BreakLease,
+    Claim,
+    Claimed,
+    JoinLease,
+    LeasePage,
+    ListLeases,
+    RecordFailure,
+    Release,
+    Released,
+)
+from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
 
 PROTOCOL = 1
 """Raised only when an older side would misread a message; additions are announced by feature names."""
 
-FEATURES: tuple[str, ...] = ("lookup", "put", "clear", "list", "stats", "sizes", "status", "drain", "lease", "stamps")
+FEATURES: tuple[str, ...] = (
+    "lookup",
+    "put",
+    "clear",
+    "list",
+    "stats",
+    "sizes",
+    "status",
+    "drain",
+    "lease",
+    "stamps",
+    "files",
+)
 
 OUTSTANDING_MAX = 128
 """Requests that one connection may have open: the daemon stops reading above it, a client does not send."""
@@ -77,6 +130,8 @@ class Put(Write, frozen=True, kw_only=True):
     token: Token = 0
     """The fencing token of the lease that this fulfils: stored only while it counts. 0: a plain put, which always wins.
     One with a token stores exactly one entry."""
+    ttl_s: Seconds | None = None
+    """It misses after so long; None: it lasts."""
 
 
 class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
@@ -98,6 +153,9 @@ class PutDataset(Put, tag="put_dataset", frozen=True, kw_only=True):
 
     dataset_hash: Text
     file_id: Value
+    files: Files = msgspec.field(default_factory=list)
+    staged: Value | None = None
+    """The content's name below `staging/`, on disk already: it becomes the dataset's file together with the row."""
 
 
 class PutModel(Put, tag="put_model", frozen=True, kw_only=True):
@@ -107,6 +165,7 @@ class PutModel(Put, tag="put_model", frozen=True, kw_only=True):
     config: Json
     backend_type: Text
     model_id: Value
+    files: Files = msgspec.field(default_factory=list)
 
 
 class PutEvals(Put, tag="put_evals", frozen=True, kw_only=True):
@@ -116,6 +175,8 @@ class PutEvals(Put, tag="put_evals", frozen=True, kw_only=True):
     backend_type: Text
     kwargs: Json | None = None
     logs: Annotated[dict[Text, Value], Meta(max_length=KEYS_PER_REQUEST_MAX)]
+    files: dict[Text, Value] = msgspec.field(default_factory=dict)
+    """Of those tasks whose log lies in the cache directory: its path relative to that."""
 
 
 class Clear(Write, tag="clear", frozen=True, kw_only=True):
@@ -131,70 +192,12 @@ class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
     """Remove every entry of every kind, in one transaction."""
 
 
-class Claim(Message, tag="claim", frozen=True, kw_only=True):
-    """Ask for values, and for the leases of those that are missing. Who asks is known from the socket."""
-
-    claim_id: ClaimId
-    context: Annotated[bytes, Meta(min_length=1, max_length=64)]
-    """Names the thread or task, among all of all processes: what waits there cannot go on with what it holds."""
-    kind: Kind
-    keys: Annotated[list[Text], Meta(min_length=1, max_length=KEYS_PER_REQUEST_MAX)]
-    wait: bool = False
-    """Whether to answer only when at least one key has a value, a lease or a failure; such a request may stay open for
-    hours, and does not count among the outstanding ones."""
-    takes_over: bool = False
-    """Whether to have the lease after a failure was recorded, instead of the failure."""
-
-
-class Release(Message, tag="release", frozen=True, kw_only=True):
-    """Give a claim up: it waits no more, and its leases go to the next. Harmless when repeated."""
-
-    claim_id: ClaimId
-
-
-class RecordFailure(Message, tag="fail", frozen=True, kw_only=True):
-    """Give a lease up because the computation failed, and say why to those who wait."""
-
-    kind: Kind
-    key: Text
-    token: Annotated[int, Meta(ge=1, le=2**63 - 1)]
-    reason: Text
-    retry_after_s: Annotated[float, Meta(ge=0)] | None = None
-    """For how long later claims get the failure too; None: only those that wait now."""
-    is_retry: bool = False
-
-
-class JoinLease(Message, tag="join", frozen=True, kw_only=True):
-    """Let the leases of a claim last until the asking process has ended too."""
-
-    claim_id: ClaimId
-
-
-class BreakLease(Message, tag="break_lease", frozen=True, kw_only=True):
-    """Take the lease of a key away from whoever holds it."""
-
-    key: Text
-    kind: Kind | None = None
-
-
-class ListLeases(Message, tag="list_leases", frozen=True, kw_only=True):
-    """Stream all leases, the oldest first."""
-
-
 class ListEntries(Message, tag="list", frozen=True, kw_only=True):
     """Stream the entries of one kind in the order in which they were first stored."""
 
     kind: Kind
     model_id: str | None = None
     task_id: str | None = None
-
-
-class GetStats(Message, tag="get_stats", frozen=True, kw_only=True):
-    """Ask how many entries there are and how much room everything takes."""
-
-
-class GetSizes(Message, tag="get_sizes", frozen=True, kw_only=True):
-    """Ask how much room each category takes."""
 
 
 class GetStatus(Message, tag="get_status", frozen=True, kw_only=True):
@@ -211,6 +214,8 @@ class Found(Message, tag="found", frozen=True, kw_only=True):
     """A value, or None for a miss, for each key of a Lookup, in its order."""
 
     values: list[bytes | None]
+    lasts: bool = True
+    """Whether the answer may be remembered: one that expires by itself is to be asked for each time."""
 
 
 class Stored(Message, tag="stored", frozen=True, kw_only=True):
@@ -223,24 +228,6 @@ class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     datasets: int = 0
     models: int = 0
     evals: int = 0
-
-
-class Claimed(Message, tag="claimed", frozen=True, kw_only=True):
-    """The state of each key of a Claim, in its order."""
-
-    states: list[KeyState]
-
-
-class Released(Message, tag="released", frozen=True, kw_only=True):
-    """How many leases were given up, joined or broken."""
-
-    count: int = 0
-
-
-class Page(Message, frozen=True, kw_only=True):
-    """A part of a stream; `is_last` ends it."""
-
-    is_last: bool = False
 
 
 class DatasetPage(Page, tag="dataset_page", frozen=True, kw_only=True):
@@ -259,34 +246,6 @@ class EvalPage(Page, tag="eval_page", frozen=True, kw_only=True):
     """Some evaluations."""
 
     items: list[EvalRow]
-
-
-class LeasePage(Page, tag="lease_page", frozen=True, kw_only=True):
-    """Some leases."""
-
-    items: list[LeaseRow]
-
-
-class Size(Struct, frozen=True, gc=False):
-    """Room taken by regular files: the sum of their lengths, and of the blocks they occupy."""
-
-    size_bytes: int = 0
-    allocated_bytes: int = 0
-
-
-class Sizes(Message, tag="sizes", frozen=True, kw_only=True):
-    """Room taken by each category: `datasets`, `runs`, `evals`, `database`."""
-
-    categories: dict[str, Size]
-
-
-class Stats(Message, tag="stats", frozen=True, kw_only=True):
-    """Counts of entries, and the room that all categories take together."""
-
-    num_datasets: int
-    num_models: int
-    num_evals: int
-    total_size_bytes: int
 
 
 class Status(Message, tag="status", frozen=True, kw_only=True):
@@ -337,6 +296,15 @@ Request = (
     | GetSizes
     | GetStatus
     | Drain
+    | MakePlan
+    | ApplyPlan
+    | Undo
+    | ListTrash
+    | EmptyTrash
+    | Pin
+    | Use
+    | EndUse
+    | Verify
 )
 EntryPage = DatasetPage | ModelPage | EvalPage
 WriteReply = Stored | Cleared
@@ -355,6 +323,12 @@ Reply = (
     | Stats
     | Status
     | Draining
+    | Progress
+    | PlanPage
+    | Cleaned
+    | TrashPage
+    | Pinned
+    | FindingPage
     | Failure
 )
 

@@ -19,6 +19,8 @@ CONFIG: Final = "config.toml"
 DATASETS: Final = "datasets"
 RUNS: Final = "runs"
 EVALS: Final = "evals"
+TRASH: Final = "trash"
+STAGING: Final = "staging"
 FILE_CATEGORIES: Final = (DATASETS, RUNS, EVALS)
 """Directories of files that belong to entries, made with the cache directory."""
 

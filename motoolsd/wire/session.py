@@ -12,17 +12,17 @@ from enum import Enum, auto
 import msgspec
 
 from motoolsd.wire.errors import ErrorCode, LocalProtocolError, MessageTooLarge, RemoteProtocolError
+from motoolsd.wire.fields import Page
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, HEADER_SIZE, REQUEST_SIZE_MAX, FrameBuffer
+from motoolsd.wire.leases import Claim
 from motoolsd.wire.messages import (
     FEATURES,
     OPERATIONS,
     OUTSTANDING_MAX,
     PROTOCOL,
-    Claim,
     Failure,
     Hello,
     OperationName,
-    Page,
     RawEnvelope,
     Reply,
     ReplyEnvelope,

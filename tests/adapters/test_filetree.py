@@ -14,7 +14,7 @@ import pytest
 from motoolsd.adapters import filetree as filetree_module
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.filetree import DEPTH_MAX, DirectoryTree, measure_tree
-from motoolsd.wire.messages import Size
+from motoolsd.wire.sizes import Size
 
 
 def measure(directory: CacheDirectory) -> dict[str, int]:

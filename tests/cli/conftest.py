@@ -12,7 +12,7 @@ import pytest
 from motools.cache import CacheUtils, InMemoryCache
 from motools.cli import cache as cache_commands
 from motools.cli import main
-from motoolsd.wire.messages import Size
+from motoolsd.wire.sizes import Size
 
 
 class Done(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from motoolsd.core.sizes import FileFacts, SizeFold
-from motoolsd.wire.messages import Size
+from motoolsd.wire.sizes import Size
 
 
 def test_sizes_and_blocks_are_summed_by_category() -> None:

@@ -13,7 +13,8 @@ from motoolsd.engine.engine import Engine
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import Lookup, Size, WriteReply, WriteRequest
+from motoolsd.wire.messages import Lookup, WriteReply, WriteRequest
+from motoolsd.wire.sizes import Size
 from tests.fakes import FakeClock, FakeProcesses, GatedStore
 
 

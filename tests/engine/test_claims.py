@@ -18,7 +18,8 @@ from motoolsd.core.leases import Process
 from motoolsd.engine.claims import RETURN_TIMEOUT_S
 from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind, eval_key
-from motoolsd.wire.messages import BreakLease, Claim, Claimed, RecordFailure, Release, Stored
+from motoolsd.wire.leases import BreakLease, Claim, Claimed, RecordFailure, Release
+from motoolsd.wire.messages import Stored
 from tests.engine.bench import Bench
 from tests.engine.conftest import OpenBench
 from tests.samples import clear, clear_all, execute, put_dataset, put_evals, query, request_key

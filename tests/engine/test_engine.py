@@ -16,7 +16,8 @@ from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.engine import engine as engine_module
 from motoolsd.engine import writer as writer_module
 from motoolsd.wire.keys import Kind, eval_key
-from motoolsd.wire.messages import ListEntries, Lookup, PutEvals, PutModel, Stats, Stored, Used
+from motoolsd.wire.messages import ListEntries, Lookup, PutEvals, PutModel, Stored, Used
+from motoolsd.wire.sizes import Stats
 from tests.engine.bench import Bench
 from tests.engine.conftest import OpenBench
 from tests.samples import clear, clear_all, execute, put_dataset, put_evals, put_model, query, request_key

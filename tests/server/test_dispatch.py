@@ -28,20 +28,17 @@ from motoolsd.wire.messages import (
     Draining,
     Failure,
     Found,
-    GetSizes,
-    GetStats,
     GetStatus,
     Hello,
     ListEntries,
     Lookup,
     Reply,
     Request,
-    Sizes,
-    Stats,
     Status,
     Stored,
     Used,
 )
+from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
 from tests.engine.bench import NoFiles
 from tests.fakes import FakeClock, FakeProcesses
 from tests.samples import clear, put_dataset, request_key

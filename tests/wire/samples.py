@@ -6,9 +6,21 @@ from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
 from motoolsd.wire.fields import Message
 from motoolsd.wire.keys import Kind, eval_key
+from motoolsd.wire.leases import (
+    BreakLease,
+    Claim,
+    Claimed,
+    JoinLease,
+    LeasePage,
+    ListLeases,
+    RecordFailure,
+    Release,
+    Released,
+)
+from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
 KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
-SIZE = m.Size(size_bytes=10, allocated_bytes=4096)
+SIZE = Size(size_bytes=10, allocated_bytes=4096)
 TIMES = {"created_at": "2026-01-31T23:59:59.123Z", "last_used_at": "2026-02-01T00:00:00.000Z"}
 COMMON = {**TIMES, "hits": 3, "size_bytes": 5, "version": "1.2", "labels": {"experiment": "e1"}, "pinned": True}
 HASH = "a" * 64
@@ -52,15 +64,15 @@ REQUESTS: tuple[m.Request, ...] = (
     ),
     m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[]),
     m.ClearAll(request_key=KEY),
-    m.Claim(claim_id=b"claim-id-of-ours", context=b"context", kind=Kind.MODEL, keys=["k"], wait=True, takes_over=True),
-    m.Release(claim_id=b"claim-id-of-ours"),
-    m.RecordFailure(kind=Kind.MODEL, key="k", token=7, reason="out of memory", retry_after_s=1.5, is_retry=True),
-    m.JoinLease(claim_id=b"claim-id-of-ours"),
-    m.BreakLease(key="k", kind=Kind.MODEL),
-    m.ListLeases(),
+    Claim(claim_id=b"claim-id-of-ours", context=b"context", kind=Kind.MODEL, keys=["k"], wait=True, takes_over=True),
+    Release(claim_id=b"claim-id-of-ours"),
+    RecordFailure(kind=Kind.MODEL, key="k", token=7, reason="out of memory", retry_after_s=1.5, is_retry=True),
+    JoinLease(claim_id=b"claim-id-of-ours"),
+    BreakLease(key="k", kind=Kind.MODEL),
+    ListLeases(),
     m.ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t"),
-    m.GetStats(),
-    m.GetSizes(),
+    GetStats(),
+    GetSizes(),
     m.GetStatus(),
     m.Drain(reason="upgrade"),
 )
@@ -101,7 +113,7 @@ REPLIES: tuple[m.Reply, ...] = (
             )
         ],
     ),
-    m.Claimed(
+    Claimed(
         states=[
             KeyState(value=b"ft-1"),
             KeyState(token=7),
@@ -109,10 +121,10 @@ REPLIES: tuple[m.Reply, ...] = (
             KeyState(holder=LEASE),
         ]
     ),
-    m.Released(count=1),
-    m.LeasePage(is_last=True, items=[LEASE]),
-    m.Sizes(categories={"datasets": SIZE}),
-    m.Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4),
+    Released(count=1),
+    LeasePage(is_last=True, items=[LEASE]),
+    Sizes(categories={"datasets": SIZE}),
+    Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4),
     m.Status(
         pid=42,
         version="0.1.0",

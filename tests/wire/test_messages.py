@@ -15,6 +15,7 @@ from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, TEXT_SIZE_MAX, Message
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER_SIZE, REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.session import encode_frame
+from motoolsd.wire.sizes import Size
 from tests.wire.samples import REPLIES, REQUESTS, name_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -24,7 +25,7 @@ CHANGED = """the bytes of this message are no longer those of {}: clients of oth
 Give a new field a default and put it behind the others, then remove the file, run the test twice and look at the
 difference: it may only add. For any other change raise PROTOCOL."""
 LIMITS = [FRAME_SIZE_MAX, REQUEST_SIZE_MAX, TEXT_SIZE_MAX, KEYS_PER_REQUEST_MAX, m.OUTSTANDING_MAX]
-STRUCTS = [type(message) for message in EVERY] + [DatasetRow, ModelRow, EvalRow, m.Size, m.RequestKey]
+STRUCTS = [type(message) for message in EVERY] + [DatasetRow, ModelRow, EvalRow, Size, m.RequestKey]
 
 
 def envelope_of(message: m.Request | m.Reply) -> m.RequestEnvelope | m.ReplyEnvelope:

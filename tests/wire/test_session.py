@@ -21,7 +21,6 @@ from motoolsd.wire.messages import (
     Drain,
     Failure,
     Found,
-    GetStats,
     Hello,
     ListEntries,
     Lookup,
@@ -34,6 +33,7 @@ from motoolsd.wire.messages import (
     Welcome,
 )
 from motoolsd.wire.session import ClientSession, Refused, ServerSession, State, encode_frame, encode_reply
+from motoolsd.wire.sizes import GetStats
 from tests.wire.conversation import Conversation
 
 Feed = Callable[[bytes], Iterable[bytes]]

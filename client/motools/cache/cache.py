@@ -31,8 +31,9 @@ from motools.cache.lookups import KindName
 from motools.cache.multiplex import MultiplexedConnection
 from motools.cache.recovery import Recovery, making_room, no_answer
 from motools.cache.remembered import ANSWERS_MAX, Memory
-from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Size, Status
+from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Status
 from motoolsd.wire.names import INVISIBLE_PID
+from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 

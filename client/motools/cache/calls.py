@@ -27,6 +27,7 @@ from motools.cache.errors import CacheError, CacheProtocolError, CacheRequestErr
 from motoolsd.wire import messages as m
 from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
 T = TypeVar("T")
 
@@ -228,7 +229,7 @@ def list_evals(model_id: str | None, task_id: str | None) -> Call[list[EvalEntry
 def get_stats() -> Call[CacheStats]:
     """Counts and total size."""
 
-    def decode(reply: m.Stats) -> CacheStats:
+    def decode(reply: Stats) -> CacheStats:
         return CacheStats(
             num_datasets=reply.num_datasets,
             num_models=reply.num_models,
@@ -236,21 +237,21 @@ def get_stats() -> Call[CacheStats]:
             total_size_bytes=reply.total_size_bytes,
         )
 
-    return Call(m.GetStats(), m.Stats, decode)
+    return Call(GetStats(), Stats, decode)
 
 
-def get_sizes() -> Call[dict[str, m.Size]]:
+def get_sizes() -> Call[dict[str, Size]]:
     """Apparent and allocated bytes of each category."""
-    return Call(m.GetSizes(), m.Sizes, lambda reply: reply.categories)
+    return Call(GetSizes(), Sizes, lambda reply: reply.categories)
 
 
 def get_size_breakdown() -> Call[dict[str, int]]:
     """Apparent bytes of each category."""
 
-    def decode(reply: m.Sizes) -> dict[str, int]:
+    def decode(reply: Sizes) -> dict[str, int]:
         return {name: size.size_bytes for name, size in reply.categories.items()}
 
-    return Call(m.GetSizes(), m.Sizes, decode)
+    return Call(GetSizes(), Sizes, decode)
 
 
 def get_status() -> Call[m.Status]:

@@ -22,7 +22,7 @@ from motools.cache.errors import CacheProtocolError, CacheRequestError, ClaimTim
 from motools.cache.lookups import eval_keys_of, model_key_of
 from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import Claim
+from motoolsd.wire.leases import Claim
 
 OnFailure = Literal["raise", "take over"]
 

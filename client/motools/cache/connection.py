@@ -26,13 +26,13 @@ from motools.cache.errors import (
 )
 from motools.cache.recovery import no_answer
 from motoolsd.wire.errors import LocalProtocolError, RemoteProtocolError
+from motoolsd.wire.fields import Page
 from motoolsd.wire.messages import (
     FEATURES,
     PROTOCOL,
     Drain,
     Failure,
     Hello,
-    Page,
     Reply,
     ReplyEnvelope,
     Request,

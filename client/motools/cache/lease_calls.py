@@ -10,25 +10,35 @@ from motools.cache.arguments import check_seconds, text
 from motools.cache.calls import Call
 from motools.cache.entries import LeaseEntry, lease_entry
 from motools.cache.errors import CacheProtocolError, CacheRequestError
-from motoolsd.wire import messages as m
 from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.leases import (
+    BreakLease,
+    Claim,
+    Claimed,
+    JoinLease,
+    LeasePage,
+    ListLeases,
+    RecordFailure,
+    Release,
+    Released,
+)
 
 
-def claim(request: m.Claim) -> Call[list[KeyState]]:
+def claim(request: Claim) -> Call[list[KeyState]]:
     """How each key stands; without a daemon, none: the caller computes uncached."""
 
-    def decode(reply: m.Claimed) -> list[KeyState]:
+    def decode(reply: Claimed) -> list[KeyState]:
         if len(reply.states) != len(request.keys):
             raise CacheProtocolError(f"the daemon gave {len(reply.states)} states for {len(request.keys)} keys")
         return reply.states
 
-    return Call(request, m.Claimed, decode, [])
+    return Call(request, Claimed, decode, [])
 
 
 def release(claim_id: bytes) -> Call[int]:
     """Give a claim up; how many leases it held."""
-    return Call(m.Release(claim_id=claim_id), m.Released, _count, 0)
+    return Call(Release(claim_id=claim_id), Released, _count, 0)
 
 
 def record_failure(kind: Kind, key: str, token: int, reason: str, retry_after_s: float | None) -> Call[int]:
@@ -36,13 +46,13 @@ def record_failure(kind: Kind, key: str, token: int, reason: str, retry_after_s:
     if retry_after_s is not None:
         check_seconds(retry_after_s, "retry_after_s")
     why = text(reason, "reason")
-    request = m.RecordFailure(kind=kind, key=key, token=token, reason=why, retry_after_s=retry_after_s)
-    return Call(request, m.Released, _count, 0)
+    request = RecordFailure(kind=kind, key=key, token=token, reason=why, retry_after_s=retry_after_s)
+    return Call(request, Released, _count, 0)
 
 
 def join(claim_id: bytes) -> Call[int]:
     """Let the leases of a claim last for this process too."""
-    return Call(m.JoinLease(claim_id=claim_id), m.Released, _count)
+    return Call(JoinLease(claim_id=claim_id), Released, _count)
 
 
 def break_lease(key: str, kind: str | None) -> Call[int]:
@@ -50,17 +60,17 @@ def break_lease(key: str, kind: str | None) -> Call[int]:
     if kind is not None and kind not in [known.value for known in Kind]:
         raise CacheRequestError(f"no kind {kind!r}: choose from {', '.join(Kind)}")
     chosen = None if kind is None else Kind(kind)
-    return Call(m.BreakLease(key=text(key, "key"), kind=chosen), m.Released, _count)
+    return Call(BreakLease(key=text(key, "key"), kind=chosen), Released, _count)
 
 
 def list_leases() -> Call[list[LeaseEntry]]:
     """All leases, the oldest first."""
 
-    def decode(pages: list[m.LeasePage]) -> list[LeaseEntry]:
+    def decode(pages: list[LeasePage]) -> list[LeaseEntry]:
         return [lease_entry(row) for page in pages for row in page.items]
 
-    return Call(m.ListLeases(), m.LeasePage, decode, is_stream=True)
+    return Call(ListLeases(), LeasePage, decode, is_stream=True)
 
 
-def _count(reply: m.Released) -> int:
+def _count(reply: Released) -> int:
     return reply.count

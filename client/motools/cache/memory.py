@@ -23,6 +23,8 @@ from motools.cache.memory_leases import Key, MemoryLeases
 from motoolsd.wire import messages as m
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, parse_eval_key
+from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, ListLeases, RecordFailure, Release, Released
+from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
 T = TypeVar("T")
 
@@ -160,8 +162,8 @@ class InMemoryCache(AsyncClaims):
 
     async def _ask_for_hours(self, call: Call[T]) -> T:
         request = call.request_for(None)
-        assert isinstance(request, m.Claim), "nothing else takes hours"
-        return call.result(m.Claimed(states=await self._leases.wait(request)))
+        assert isinstance(request, Claim), "nothing else takes hours"
+        return call.result(Claimed(states=await self._leases.wait(request)))
 
     def _value_of(self, key: Key) -> bytes | None:
         row = self._rows(key[0]).get(key[1])
@@ -169,7 +171,7 @@ class InMemoryCache(AsyncClaims):
 
     def _answer(self, request: m.Request) -> m.Reply:
         match request:
-            case m.Claim() | m.Release() | m.RecordFailure() | m.BreakLease() | m.ListLeases():
+            case Claim() | Release() | RecordFailure() | BreakLease() | ListLeases():
                 return self._answer_claim(request)
             case m.Lookup():
                 rows = self._rows(request.kind)
@@ -180,27 +182,27 @@ class InMemoryCache(AsyncClaims):
                 return self._clear(request)
             case m.ClearAll():
                 return self._clear_all()
-            case m.GetStats() | m.GetSizes():
+            case GetStats() | GetSizes():
                 return self._measure(request)
             case m.PutDataset() | m.PutModel() | m.PutEvals():
                 return self._put(request)
         raise AssertionError(request)
 
-    def _answer_claim(self, request: m.Claim | m.Release | m.RecordFailure | m.BreakLease | m.ListLeases) -> m.Reply:
+    def _answer_claim(self, request: Claim | Release | RecordFailure | BreakLease | ListLeases) -> m.Reply:
         match request:
-            case m.Claim():
-                return m.Claimed(states=self._leases.claim(request))
-            case m.Release():
-                return m.Released(count=self._leases.release(request.claim_id))
-            case m.RecordFailure():
+            case Claim():
+                return Claimed(states=self._leases.claim(request))
+            case Release():
+                return Released(count=self._leases.release(request.claim_id))
+            case RecordFailure():
                 self._leases.fail(request)
-                return m.Released(count=1)
-            case m.BreakLease():
+                return Released(count=1)
+            case BreakLease():
                 kinds = list(Kind) if request.kind is None else [request.kind]
                 wanted = [(kind, request.key) for kind in kinds]
-                return m.Released(count=self._leases.revoke(self._leases.matching(lambda key: key in wanted)))
-            case m.ListLeases():
-                return m.LeasePage(items=self._leases.rows(), is_last=True)
+                return Released(count=self._leases.revoke(self._leases.matching(lambda key: key in wanted)))
+            case ListLeases():
+                return LeasePage(items=self._leases.rows(), is_last=True)
 
     def _rows(self, kind: Kind) -> Mapping[str, Row]:
         tables: dict[Kind, Mapping[str, Row]] = {
@@ -280,13 +282,13 @@ class InMemoryCache(AsyncClaims):
         self._leases.revoke(self._leases.matching(lambda _: True))
         return cleared
 
-    def _measure(self, request: m.GetStats | m.GetSizes) -> m.Reply:
+    def _measure(self, request: GetStats | GetSizes) -> m.Reply:
         rows = [*self._datasets.values(), *self._models.values(), *self._evals.values()]
         taken = sum(len(msgspec.msgpack.encode(row)) for row in rows)
-        if isinstance(request, m.GetSizes):
-            sizes = dict.fromkeys(("datasets", "runs", "evals"), m.Size())
-            return m.Sizes(categories={**sizes, "database": m.Size(taken, taken)})
-        return m.Stats(
+        if isinstance(request, GetSizes):
+            sizes = dict.fromkeys(("datasets", "runs", "evals"), Size())
+            return Sizes(categories={**sizes, "database": Size(taken, taken)})
+        return Stats(
             num_datasets=len(self._datasets),
             num_models=len(self._models),
             num_evals=len(self._evals),

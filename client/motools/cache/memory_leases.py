@@ -15,16 +15,16 @@ import anyio
 
 from motools.cache.clock import monotonic_s, utc_text
 from motools.cache.errors import ClaimDeadlock, StaleLease
-from motoolsd.wire import messages as m
 from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.leases import Claim, RecordFailure
 
 Key = tuple[Kind, str]
 ValueOf = Callable[[Key], "bytes | None"]
 
 
 class _Lease:
-    def __init__(self, request: m.Claim, token: int) -> None:
+    def __init__(self, request: Claim, token: int) -> None:
         self.claim_id = request.claim_id
         self.context = request.context
         self.token = token
@@ -32,7 +32,7 @@ class _Lease:
 
 
 class _Waiter:
-    def __init__(self, request: m.Claim) -> None:
+    def __init__(self, request: Claim) -> None:
         self.request = request
         self.keys = [(request.kind, key) for key in request.keys]
         self.answered = anyio.Event()
@@ -50,7 +50,7 @@ class MemoryLeases:
         self._failures: dict[Key, tuple[str, float]] = {}
         self._last_token = 0
 
-    def claim(self, request: m.Claim) -> list[KeyState]:
+    def claim(self, request: Claim) -> list[KeyState]:
         """How each key stands; those that are free are the claim's own now.
 
         Raises:
@@ -62,7 +62,7 @@ class MemoryLeases:
             raise ClaimDeadlock(f"claiming {own[0][1]} would never end: this task holds it already, in an outer block")
         return [self._state(key, request) for key in keys]
 
-    async def wait(self, request: m.Claim) -> list[KeyState]:
+    async def wait(self, request: Claim) -> list[KeyState]:
         """The same, when there is something to give. Cancellation: leaves the queue."""
         states = self.claim(request)
         if any(state.holder is None for state in states):
@@ -116,7 +116,7 @@ class MemoryLeases:
         """The keys with a lease that are wanted."""
         return [key for key in self._leases if is_wanted(key)]
 
-    def fail(self, request: m.RecordFailure) -> None:
+    def fail(self, request: RecordFailure) -> None:
         """Record a failure and give the lease up.
 
         Raises:
@@ -135,7 +135,7 @@ class MemoryLeases:
         """All leases, the oldest first."""
         return [self._row(key, lease) for key, lease in self._leases.items()]
 
-    def _state(self, key: Key, request: m.Claim) -> KeyState:
+    def _state(self, key: Key, request: Claim) -> KeyState:
         if (value := self._value_of(key)) is not None:
             return KeyState(value=value)
         reason, until_s = self._failures.get(key, ("", -inf))
@@ -152,7 +152,7 @@ class MemoryLeases:
             return KeyState(value=value)
         return KeyState(holder=self._row(key, self._leases[key]))
 
-    def _is_own(self, key: Key, request: m.Claim) -> bool:
+    def _is_own(self, key: Key, request: Claim) -> bool:
         lease = self._leases.get(key)
         return lease is not None and lease.context == request.context and lease.claim_id != request.claim_id
 
@@ -166,7 +166,7 @@ class MemoryLeases:
         waiting = [waiter for waiter in self._waiters if waiter.request.context == holder]
         return bool(waiting) and all(self._leads_to(context, other, seen) for other in waiting[0].keys)
 
-    def _grant(self, key: Key, request: m.Claim) -> _Lease:
+    def _grant(self, key: Key, request: Claim) -> _Lease:
         self._last_token += 1
         lease = self._leases[key] = _Lease(request, self._last_token)
         return lease

@@ -26,7 +26,8 @@ from motools.cache.errors import CacheError, CacheRequestError
 from motools.cache.recovery import no_answer
 from motools.cache.signal import Signal, signal_maker
 from motoolsd.wire.errors import LocalProtocolError
-from motoolsd.wire.messages import Claim, Reply, Request, Used
+from motoolsd.wire.leases import Claim
+from motoolsd.wire.messages import Reply, Request, Used
 from motoolsd.wire.session import ClientSession
 
 SENT_AT_ONCE_BYTES = 2_048

@@ -24,8 +24,9 @@ from motools.cache.lookups import KindName
 from motools.cache.recovery import Recovery, making_room
 from motools.cache.remembered import ANSWERS_MAX, Memory
 from motools.cache.sync_claims import SyncClaims, give_up
-from motoolsd.wire.messages import Found, Lookup, Request, RequestKey, Size, Status
+from motoolsd.wire.messages import Found, Lookup, Request, RequestKey, Status
 from motoolsd.wire.names import INVISIBLE_PID
+from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 

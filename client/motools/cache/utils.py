@@ -17,7 +17,8 @@ from motools.cache.endpoint import check_directory
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, LeaseEntry, ModelEntry
 from motools.cache.errors import CacheRequestError
 from motools.cache.sync import SyncCache
-from motoolsd.wire.messages import Size, Status
+from motoolsd.wire.messages import Status
+from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 
