@@ -42,9 +42,9 @@ from motoolsd.server.listener import Listener
 from motoolsd.store.connection import SQLITE_VERSION
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import Store, open_store
-from motoolsd.tasks.upkeep import run_checkpoints, run_usage_flush
+from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_usage_flush
 from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
-from motoolsd.wire.names import CONFIG, SOCKET
+from motoolsd.wire.names import CONFIG, RUNS, SOCKET
 from motoolsd.wire.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ RESERVED_DESCRIPTORS = 64
 """Open files that are not connections: database, log, lock, directories of a walk."""
 
 
-RELOADABLE = frozenset({"durability", "idle_timeout_s"})
+RELOADABLE = frozenset(
+    {"durability", "idle_timeout_s", "max_size", "low_water", "min_free", "trash_keep", "trash_share"}
+)
 """Settings that take effect on SIGHUP; the others are read once, at the start."""
 
 
@@ -115,7 +117,7 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
         for note in directory.notes:
             logger.warning("%s", note)
         settings = _read_settings(directory, options)
-        backup = await anyio.to_thread.run_sync(prepare_database, directory.database)
+        backup = await anyio.to_thread.run_sync(prepare_database, directory.database, directory.names_in(RUNS))
         if backup is not None:
             logger.info("cache.db was migrated; what it was before lies in %s", backup)
         # Opened before any task group: what keeps the socket from being made is one error, not a group of them.
@@ -147,6 +149,7 @@ class Parts(NamedTuple):
     writer: Writer
     engine: Engine
     processes: SystemProcesses
+    users: SystemProcesses
     slots: Slots
     listener: Listener
     running: Running
@@ -167,6 +170,7 @@ def _build(
     writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
     files = DirectoryTree(directory)
     processes = SystemProcesses()
+    users = SystemProcesses()
     engine = Engine(
         store=store,
         index=index,
@@ -175,6 +179,7 @@ def _build(
         files=files,
         settings=settings,
         processes=processes,
+        users=users,
         clock=clock,
         host=host_name(),
     )
@@ -186,7 +191,9 @@ def _build(
         stamps=None if stamps is None else stamps.identity,
     )
     running = Running(directory, listener, settings, options)
-    return Parts(directory, lock, store, settings, options, clock, writer, engine, processes, slots, listener, running)
+    return Parts(
+        directory, lock, store, settings, options, clock, writer, engine, processes, users, slots, listener, running
+    )
 
 
 async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
@@ -201,6 +208,11 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
     parts.engine.claims.start(*await parts.store.leases())
     async with anyio.create_task_group() as writing:
         writing.start_soon(parts.writer.run)
+        try:
+            await parts.engine.recover()
+        except BaseException:
+            parts.writer.close()
+            raise
         async with anyio.create_task_group() as requests:
             dispatcher = Dispatcher(parts.engine, parts.running, parts.clock, requests)
             async with anyio.create_task_group() as periodic:
@@ -215,6 +227,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
                 periodic.cancel_scope.cancel()
             requests.cancel_scope.cancel()
         parts.processes.close()
+        parts.users.close()
         parts.engine.flush_usage_nowait()
         parts.writer.close()
 
@@ -229,6 +242,8 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     group.start_soon(run_ownership_watch, parts.lock, clock, interval_s, partial(_abandon, parts.slots))
     group.start_soon(run_edit_watch, engine, clock, interval_s)
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
+    group.start_soon(engine.census.run_scans, settings.scan_interval_s)
+    group.start_soon(run_budget, engine.budget, clock, settings.budget_interval_s)
     group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
     if running.idle_timeout_s:
         group.start_soon(
@@ -243,7 +258,7 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
 
 def _idle_s(parts: Parts) -> float:
     """Seconds since anybody needed the daemon: a job that computes needs it, though it says nothing for hours."""
-    return 0.0 if parts.engine.claims.held else parts.listener.idle_s
+    return 0.0 if parts.engine.is_needed else parts.listener.idle_s
 
 
 def _abandon(slots: Slots, reason: str) -> None:
@@ -279,6 +294,7 @@ class Reloading:
         waiting = _differing(self._parts.settings, settings) - RELOADABLE
         self._settings = settings
         self._parts.running.apply(settings)
+        self._parts.engine.apply_settings(settings)
         logger.info("settings read again, changed: %s", ", ".join(sorted(applied)) or "nothing")
         if waiting:
             logger.warning("these settings need a restart of the daemon: %s", ", ".join(sorted(waiting)))

@@ -11,9 +11,16 @@ from datetime import UTC, datetime
 
 import anyio
 
+from motoolsd.adapters.processes import boot_id
+from motoolsd.core.deadlines import Moment
+
 
 class SystemClock:
     """CLOCK_MONOTONIC for durations, CLOCK_REALTIME for time stamps."""
+
+    def __init__(self) -> None:
+        """Learn which boot this is."""
+        self._boot_id = boot_id()
 
     def monotonic_s(self) -> float:
         """Seconds since some moment; never jumps."""
@@ -22,6 +29,10 @@ class SystemClock:
     def utc_text(self) -> str:
         """Now, as SQLite writes it, with milliseconds."""
         return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+    def moment(self) -> Moment:
+        """Now, on all clocks that a deadline may need."""
+        return Moment(self._boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
 
     async def sleep(self, seconds: float) -> None:
         """Pause; not at all if the time is over already."""

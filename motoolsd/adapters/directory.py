@@ -47,6 +47,17 @@ class CacheDirectory:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
+    def names_in(self, category: str) -> list[bytes]:
+        """The paths of what lies right below a category, relative to the directory."""
+        try:
+            descriptor = os.open(category, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=self.descriptor)
+        except OSError:
+            return []
+        try:
+            return [os.fsencode(f"{category}/{name}") for name in os.listdir(descriptor)]
+        finally:
+            os.close(descriptor)
+
     def read_config(self) -> str | None:
         """The text of config.toml, or None if there is none.
 

@@ -1,119 +1,196 @@
-"""Measuring the files below the cache directory.
+"""The files below the cache directory.
 
-Layer: adapters. Fulfils core.ports.FileTree.
-Invariant: walks by directory descriptors, follows no link, opens no file: opening and closing cache.db anywhere in
-this process would drop SQLite's locks on it.
+Layer: adapters. Imports directory, descent, scan, trash, removal, publication and core.
+Invariant: everything starts at the directory's descriptor and goes down by descriptors; no regular file is opened but
+to read its digest or to bring it to the disk, and none of the database ever (see `Descent.open_file`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import anyio
-import anyio.to_thread
-
+from motoolsd.adapters.descent import NOTHING_THERE, Descent, describing, look, seen_as, split
 from motoolsd.adapters.directory import CacheDirectory
-from motoolsd.core.sizes import FileFacts, SizeFold
-from motoolsd.wire.names import DATABASE, FILE_CATEGORIES
+from motoolsd.adapters.publication import Publication
+from motoolsd.adapters.removal import TreeRemoval
+from motoolsd.adapters.scan import Scanner, database_size
+from motoolsd.adapters.trash import TRASH_NAME, Trash
+from motoolsd.adapters.walk import Pending, Tally, Walk
+from motoolsd.core.files import Measured, Scan, Seen
+from motoolsd.core.ports import PathMissing
+from motoolsd.wire.names import DATABASE
 from motoolsd.wire.sizes import Size
 
-DEPTH_MAX = 256
-"""Directories deeper than this are not entered: each level holds a descriptor."""
-DATABASE_CATEGORY = "database"
-_DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm")
-_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_SIZE_BYTES: Final = 1024 * 1024
 
 
 class DirectoryTree:
-    """The files below one cache directory. Callers that ask at the same time share one walk."""
+    """The files below one cache directory. Fulfils core.ports.FileTree: every method blocks, threads may share it."""
 
     def __init__(self, directory: CacheDirectory) -> None:
-        """Nothing is measured yet."""
-        self._directory = directory
-        self._lock = anyio.Lock()
-        self._walks_started = 0
-        self._last_finished = 0
-        self._last: dict[str, Size] = {}
+        """Touch nothing yet."""
+        self._path = os.fsencode(directory.path)
+        self._descent = Descent(directory.descriptor)
+        self._trash = Trash(self._descent)
+        self._publication = Publication(self._descent)
 
-    async def measure(self) -> dict[str, Size]:
-        """Walk the tree in a worker thread.
+    @property
+    def directory(self) -> bytes:
+        """The cache directory's absolute path."""
+        return self._path
 
-        A caller that finds a walk under way waits for the next one, so that it never gets figures from before it
-        asked; those that wait together share that next walk.
+    def see(self, path: bytes) -> Seen | None:
+        """What is at a path."""
+        found = self._look(path)
+        return None if found is None else seen_as(found)
 
-        Cancellation: leaves at once, and the walk ends at its next directory.
-        """
-        needed = self._walks_started + 1
-        async with self._lock:
-            if self._last_finished >= needed:
-                return self._last
-            self._walks_started += 1
-            number = self._walks_started
-            stopped = threading.Event()
+    def _look(self, path: bytes) -> os.stat_result | None:
+        parents, name = split(path)
+        try:
+            with describing(path), self._descent.opened(parents) as parent:
+                return look(parent, name)
+        except PathMissing:
+            return None
+
+    def present(self, paths: Sequence[bytes]) -> list[bool]:
+        """Whether there is a regular file or directory at each path."""
+        answers = [False] * len(paths)
+        places: dict[tuple[bytes, ...], list[tuple[int, bytes]]] = {}
+        for number, path in enumerate(paths):
+            parents, name = split(path)
+            places.setdefault(parents, []).append((number, name))
+        for parents, names in places.items():
             try:
-                self._last = await anyio.to_thread.run_sync(
-                    measure_tree, self._directory.descriptor, stopped.is_set, abandon_on_cancel=True
-                )
-            finally:
-                stopped.set()
-            self._last_finished = number
-            return self._last
+                with self._descent.opened(parents) as parent:
+                    for number, name in names:
+                        answers[number] = _is_content(parent, name)
+            except OSError as error:
+                for number, _ in names:
+                    answers[number] = error.errno not in NOTHING_THERE
+        return answers
+
+    def measure(self, path: bytes) -> Measured | None:
+        """Add up what lies at a path."""
+        parents, name = split(path)
+        try:
+            with describing(path), self._descent.opened(parents) as parent:
+                found = look(parent, name)
+                return None if found is None else self._measure(parent, name, found)
+        except PathMissing:
+            return None
+
+    def _measure(self, parent: int, name: bytes, found: os.stat_result) -> Measured:
+        tally = Tally(max(found.st_mtime_ns, found.st_ctime_ns))
+        if stat.S_ISREG(found.st_mode):
+            tally.add(1, found.st_size, found.st_blocks)
+        elif stat.S_ISDIR(found.st_mode):
+            Walk(self._descent).run(parent, Pending(name, tally, None), Tally())
+        return tally.measured
+
+    def database_size(self) -> Size:
+        """What cache.db and its companions take, now."""
+        with describing(DATABASE.encode()):
+            return database_size(self._descent)
+
+    def scan(
+        self, owned: Sequence[bytes], *, orphans_max: int, step: Callable[[int], None], is_stopped: Callable[[], bool]
+    ) -> Scan:
+        """Walk the whole tree."""
+        with describing(b"."):
+            return Scanner(self._descent, owned, orphans_max=orphans_max, step=step, is_stopped=is_stopped).run()
+
+    def move_to_trash(self, path: bytes, removal: int, number: int, seen: Seen) -> None:
+        """Rename to `trash/<removal>/<number>`, if it is what was seen."""
+        self._trash.move(path, removal, number, seen)
+
+    def is_in_trash(self, removal: int, number: int) -> bool:
+        """Whether `trash/<removal>/<number>` is there."""
+        return self._trash.holds(removal, number)
+
+    def move_back(self, removal: int, number: int, path: bytes) -> None:
+        """Rename from the trash to a path, making directories above it that are gone."""
+        self._trash.move_back(removal, number, path)
+
+    def sync_trash(self, removal: int, paths: Sequence[bytes]) -> None:
+        """Bring renames to the disk."""
+        self._trash.sync(removal, paths)
+
+    def purge(self, removal: int, *, step: Callable[[int], None], is_stopped: Callable[[], bool]) -> bool:
+        """Free the room of `trash/<removal>`, whatever lies in it."""
+        try:
+            with describing(TRASH_NAME), self._descent.opened((TRASH_NAME,)) as trash:
+                gone = TreeRemoval(self._descent, trash, above=TRASH_NAME, step=step, is_stopped=is_stopped)
+                if not gone.remove(b"%d" % removal):
+                    return False
+                os.fsync(trash)
+        except PathMissing:
+            return True
+        if gone.refused is not None:
+            raise gone.refused
+        return True
+
+    def trash_names(self) -> list[int]:
+        """The removals that have a directory in the trash."""
+        return self._trash.removals()
+
+    def publish(self, staged: bytes, path: bytes) -> bool:
+        """Let the content `staging/<staged>` appear at a path, whole and on disk."""
+        return self._publication.publish(staged, path)
+
+    def withdraw(self, staged: bytes, path: bytes) -> None:
+        """Undo a publishing whose row was not stored."""
+        self._publication.withdraw(staged, path)
+
+    def unstage(self, staged: bytes) -> None:
+        """Remove a staged name."""
+        self._publication.unstage(staged)
+
+    def abandoned(self) -> list[tuple[bytes, bytes | None]]:
+        """What lies in staging and nobody holds locked any more; with the path that it was published under."""
+        return self._publication.abandoned()
+
+    def digest(self, path: bytes, is_stopped: Callable[[], bool]) -> str | None:
+        """SHA-256 of a regular file's content; None also if it was stopped."""
+        parents, name = split(path)
+        assert parents, "the database lies right in the cache directory"
+        try:
+            with describing(path), self._descent.opened(parents) as parent:
+                found = look(parent, name)
+                if found is None or not stat.S_ISREG(found.st_mode):
+                    return None
+                descriptor = self._descent.open_file(parent, name)
+                try:
+                    return _digest(descriptor, is_stopped)
+                finally:
+                    os.close(descriptor)
+        except PathMissing:
+            return None
+
+    def free_bytes(self) -> int:
+        """What the disk has left for this user."""
+        with describing(b"."):
+            disk = os.fstatvfs(self._descent.root)
+        return disk.f_bavail * disk.f_frsize
 
 
-def measure_tree(root: int, is_stopped: Callable[[], bool]) -> dict[str, Size]:
-    """Add up every category below an open cache directory.
-
-    Args:
-        root: its descriptor.
-        is_stopped: asked before each directory; once true, the walk ends with what it has.
-    """
-    fold = SizeFold()
-    for category in FILE_CATEGORIES:
-        fold.open_category(category)
-        for facts in _walk(root, category, is_stopped):
-            fold.add(category, facts)
-    fold.open_category(DATABASE_CATEGORY)
-    for name in _DATABASE_FILES:
-        if (found := _regular_file(root, name)) is not None:
-            fold.add(DATABASE_CATEGORY, found)
-    return fold.totals()
-
-
-def _walk(parent: int, name: str, is_stopped: Callable[[], bool], depth: int = 0) -> Iterator[FileFacts]:
-    if is_stopped() or depth >= DEPTH_MAX:
-        return
+def _is_content(parent: int, name: bytes) -> bool:
+    """Whether there is a regular file or directory; also where that cannot be told."""
     try:
-        descriptor = os.open(name, _ENTER, dir_fd=parent)
+        found = look(parent, name)
     except OSError:
-        # Gone meanwhile, a link, or not ours to read: it counts nothing.
-        return
-    try:
-        for child, is_directory in _children(descriptor):
-            if is_directory:
-                yield from _walk(descriptor, child, is_stopped, depth + 1)
-            elif (facts := _regular_file(descriptor, child)) is not None:
-                yield facts
-    finally:
-        os.close(descriptor)
+        return True
+    return found is not None and (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
 
 
-def _children(descriptor: int) -> list[tuple[str, bool]]:
-    try:
-        with os.scandir(descriptor) as entries:
-            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except OSError:
-        # A directory that cannot be read counts as far as it could be: nothing.
-        return []
-
-
-def _regular_file(parent: int, name: str) -> FileFacts | None:
-    try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return FileFacts(found.st_dev, found.st_ino, found.st_nlink, found.st_size, found.st_blocks)
+def _digest(descriptor: int, is_stopped: Callable[[], bool]) -> str | None:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(READ_SIZE_BYTES))
+    while not is_stopped():
+        if (size_bytes := os.readv(descriptor, [buffer])) == 0:
+            return digest.hexdigest()
+        digest.update(buffer[:size_bytes])
+    return None

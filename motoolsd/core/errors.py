@@ -101,6 +101,30 @@ class StaleLease(RequestError):
         super().__init__(f"the lease of {key} is no longer yours; {stands}, and yours was not stored", value=value)
 
 
+class EntryProtected(RequestError):
+    """A pin, a lease or a use keeps it."""
+
+    code = ErrorCode.ENTRY_PROTECTED
+
+
+class EntryNotFound(RequestError):
+    """Nothing has that name: an entry, a plan, something in the trash."""
+
+    code = ErrorCode.NOT_FOUND
+
+
+class PlanOutdated(RequestError):
+    """What the plan saw is not so any more."""
+
+    code = ErrorCode.PLAN_OUTDATED
+
+    def __init__(self, plan_id: str, changed: Sequence[str]) -> None:
+        """Name some of what changed."""
+        named = "; ".join(changed[:5])
+        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""  # noqa: PLR2004 - as the line above
+        super().__init__(f"plan {plan_id} is out of date, and nothing was removed: {named}{more}. Make a new one")
+
+
 class ClaimDeadlock(RequestError):
     """Waiting would never end."""
 

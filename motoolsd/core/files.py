@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from msgspec import Struct, field
 
 from motoolsd.core.errors import RequestError
-from motoolsd.wire.keys import Kind
 from motoolsd.wire.names import DATASETS, EVALS, FILE_CATEGORIES
 from motoolsd.wire.sizes import Size
 
@@ -98,6 +97,11 @@ def is_within(path: bytes, ancestor: bytes) -> bool:
     return path == ancestor or path.startswith(ancestor + b"/")
 
 
+def overlaps(path: bytes, other: bytes) -> bool:
+    """Whether one of two paths is the other, or lies below it."""
+    return is_within(path, other) or is_within(other, path)
+
+
 def ancestors_of(path: bytes) -> list[bytes]:
     """The directories above a path, the outermost first: `runs`, `runs/a` of `runs/a/b`."""
     parts = path.split(b"/")
@@ -137,6 +141,17 @@ def spellings(path: bytes, directory: bytes) -> list[bytes]:
     return [directory + b"/" + path, name + b"/" + path, b"./" + name + b"/" + path, path]
 
 
-Owner = tuple[Kind, str]
-"""An entry, by kind and key."""
+def relative_of(value: bytes, directory: bytes) -> bytes | None:
+    """The path below the cache directory that a row's value names, as far as its text tells; None if none."""
+    for prefix in spellings(b"", directory)[:-1]:
+        if value.startswith(prefix):
+            value = value.removeprefix(prefix)
+            break
+    try:
+        check_path(value)
+    except PathRefused:
+        return None
+    return value
+
+
 LOGS: Final = EVALS.encode()

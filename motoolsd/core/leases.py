@@ -50,6 +50,10 @@ class Claimant(Struct, frozen=True):
     process: Process
     command: str = ""
     host: str = ""
+    work_dir: bytes | None = None
+    """Relative to the cache directory; no clean-up touches it while the claim lasts."""
+    dataset_hash: str | None = None
+    """What a model is computed from."""
 
 
 class Lease(Struct):

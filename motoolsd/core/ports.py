@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from motoolsd.core.deadlines import Moment
 from motoolsd.core.files import Measured, Scan, Seen
 from motoolsd.core.leases import Process
 from motoolsd.wire.sizes import Size
@@ -23,6 +24,10 @@ class Clock(Protocol):
 
     def utc_text(self) -> str:
         """Now as SQLite writes a time stamp in UTC, with milliseconds: `2026-01-31 23:59:59.123`."""
+        ...
+
+    def moment(self) -> Moment:
+        """Now, on all clocks that a deadline may need."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -67,6 +72,11 @@ class FileTree(Protocol):
     Paths are relative to the cache directory, checked by `core.files.check_path`. No link is ever followed, no mount
     point crossed, nothing outside the directory touched, whatever others do to the tree meanwhile.
     """
+
+    @property
+    def directory(self) -> bytes:
+        """The cache directory's absolute path, for what rows may call it."""
+        ...
 
     def see(self, path: bytes) -> Seen | None:
         """What is at a path; None if nothing is, or a component of it is a link.
@@ -167,8 +177,11 @@ class FileTree(Protocol):
         """Remove a staged name; harmless if it is gone."""
         ...
 
-    def staged_names(self) -> list[tuple[bytes, int]]:
-        """What lies in staging, with the newest time of each, in nanoseconds."""
+    def abandoned(self) -> list[tuple[bytes, bytes | None]]:
+        """What lies in staging and nobody holds locked any more; with the path that it was published under, if it was.
+
+        Whoever stages a file keeps a lock (flock) on it until its row is stored.
+        """
         ...
 
     def digest(self, path: bytes, is_stopped: Callable[[], bool]) -> str | None:

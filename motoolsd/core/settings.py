@@ -7,6 +7,7 @@ Invariant: a setting that is unknown or wrong is refused with its name, never ig
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,10 +15,16 @@ from msgspec import Meta
 
 from motoolsd.core.errors import StartFailed
 from motoolsd.wire.frames import FRAME_SIZE_MAX
+from motoolsd.wire.quantities import parse_duration, parse_size
 
 # The upper bounds are what the kernel and the event loop take: 32 bits, and thirty years.
 PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=1e9)]
+Duration = str | float
+"""Seconds, or a text with units."""
+ByteSize = str | int
+"""Bytes, or a text with a unit."""
+SCAN_INTERVAL_MIN_S = 1.0
 PageSize = Annotated[int, Meta(ge=1, le=FRAME_SIZE_MAX // 4)]
 
 
@@ -50,6 +57,60 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a stopping daemon lets requests in flight finish."""
     backlog: PositiveInt = 1_024
     """Connections that may wait to be accepted."""
+    scan_interval: Duration = "1h"
+    """How often all files are counted anew."""
+    max_size: ByteSize | None = None
+    """The budget: above it the daemon removes the least recently used entries by itself. None: no budget."""
+    low_water: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    """Down to this share of `max_size`."""
+    min_free: ByteSize | None = None
+    """What is to stay free on the disk; less counts as a budget that is exceeded."""
+    trash_keep: Duration = "7d"
+    """How long what was removed can be put back."""
+    trash_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """What of `max_size` the trash may take; the oldest goes above it."""
+    budget_interval_s: PositiveSeconds = 10.0
+    """How often the budget and the trash are looked at."""
+
+    def __post_init__(self) -> None:
+        """Read what has a unit.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        for name in ("scan_interval", "trash_keep"):
+            _named(name, parse_duration, getattr(self, name))
+        for name in ("max_size", "min_free"):
+            if (size := getattr(self, name)) is not None:
+                _named(name, parse_size, size)
+
+    @property
+    def scan_interval_s(self) -> float:
+        """`scan_interval` in seconds."""
+        return max(parse_duration(self.scan_interval), SCAN_INTERVAL_MIN_S)
+
+    @property
+    def max_size_bytes(self) -> int | None:
+        """`max_size` in bytes."""
+        return None if self.max_size is None else parse_size(self.max_size)
+
+    @property
+    def min_free_bytes(self) -> int | None:
+        """`min_free` in bytes."""
+        return None if self.min_free is None else parse_size(self.min_free)
+
+    @property
+    def trash_keep_s(self) -> float:
+        """`trash_keep` in seconds."""
+        return parse_duration(self.trash_keep)
+
+
+def _named(name: str, parse: Callable[[str | float], float], value: str | float) -> None:
+    try:
+        parse(value)
+    except ValueError as error:
+        message = f"{error} - at `$.{name}`"
+        raise ValueError(message) from error
 
 
 def parse_settings(text: str, *, source: str) -> Settings:

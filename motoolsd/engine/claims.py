@@ -16,13 +16,14 @@ import anyio
 
 from motoolsd.core.clearing import is_cleared
 from motoolsd.core.errors import RequestError, StaleLease, StorageFailed
+from motoolsd.core.files import check_path
 from motoolsd.core.leases import Answer, Change, Claimant, Key, Lease, LeaseTable, Process, Waiter
 from motoolsd.core.ports import Clock, Processes
 from motoolsd.engine.failures import RecordedFailures
 from motoolsd.engine.waiting import Waiting
 from motoolsd.engine.writer import Writer
 from motoolsd.store.leases import LeaseChange
-from motoolsd.store.writes import Applied
+from motoolsd.store.outcomes import Applied
 from motoolsd.wire.entries import KeyState, LeaseRow
 from motoolsd.wire.keys import Kind, parse_eval_key
 from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, RecordFailure, Release, Released
@@ -68,6 +69,10 @@ class Claims:
     def held(self) -> int:
         """Leases."""
         return len(self._table)
+
+    def leases(self) -> Iterable[Lease]:
+        """All of them."""
+        return self._table
 
     def start(self, leases: Sequence[Lease], last_token: int) -> None:
         """Take over what an earlier daemon left; those of processes that have ended end soon.
@@ -358,7 +363,11 @@ class Claims:
             raise RequestError(message)
         if request.kind is Kind.EVAL:
             _check_eval_keys(request.keys)
-        return Claimant(request.claim_id, request.context, process, self._processes.command(pid), self._host)
+        if request.work_dir is not None:
+            check_path(request.work_dir)
+        command = self._processes.command(pid)
+        inputs = (request.work_dir, request.dataset_hash)
+        return Claimant(request.claim_id, request.context, process, command, self._host, *inputs)
 
     def _enter_peer(self, claimant: Claimant, peer: object, own: Sequence[Lease]) -> None:
         """A process that cannot be seen has its leases as long as its connection."""

@@ -8,25 +8,33 @@ shown only while no commit is changing the same slot.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
 import anyio
-import msgspec
 
 from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.core.guards import Guard
 from motoolsd.core.ports import Clock, FileTree, Processes
 from motoolsd.core.settings import Settings
 from motoolsd.core.slots import ALL, Slots
+from motoolsd.engine.budget import Budget
+from motoolsd.engine.census import Census
+from motoolsd.engine.checks import check_listing, check_write
 from motoolsd.engine.claims import Claims
+from motoolsd.engine.cleaner import Cleaner
 from motoolsd.engine.index import Index
+from motoolsd.engine.presence import Presence
+from motoolsd.engine.protection import Protection
+from motoolsd.engine.publishing import Publishing
 from motoolsd.engine.usage import UsageCounts
+from motoolsd.engine.verification import Verification
 from motoolsd.engine.writer import Answer, Writer
+from motoolsd.store.ownership import Publication
 from motoolsd.store.puts import put_keys
-from motoolsd.store.reads import FROM_START, Filter
+from motoolsd.store.reads import FROM_START, Filter, Values
 from motoolsd.store.store import Store
 from motoolsd.wire.keys import Kind, slot_of
 from motoolsd.wire.messages import (
-    Clear,
     DatasetPage,
     EntryPage,
     EvalPage,
@@ -35,13 +43,11 @@ from motoolsd.wire.messages import (
     Lookup,
     ModelPage,
     Put,
-    PutEvals,
-    PutModel,
     Used,
     WriteReply,
     WriteRequest,
 )
-from motoolsd.wire.sizes import Sizes, Stats
+from motoolsd.wire.sizes import Stats
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +58,13 @@ lookup did, so it is as good an answer as any."""
 SETTLE_ATTEMPTS = 1000
 """Looks at keys before a claim, while others write them."""
 
-_CLEAR_FILTERS = {Kind.DATASET: {"keys"}, Kind.MODEL: {"keys", "model_ids"}, Kind.EVAL: {"model_ids", "task_ids"}}
-_LIST_FILTERS = {Kind.DATASET: set[str](), Kind.MODEL: {"model_id"}, Kind.EVAL: {"model_id", "task_id"}}
 _PAGE_TYPES = {Kind.DATASET: DatasetPage, Kind.MODEL: ModelPage, Kind.EVAL: EvalPage}
 
 
 class Engine:
     """What the daemon can do, over the open store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the outside world, all keyword-only
         self,
         *,
         store: Store,
@@ -70,19 +74,49 @@ class Engine:
         files: FileTree,
         settings: Settings,
         processes: Processes,
+        users: Processes,
         clock: Clock,
         host: str,
     ) -> None:
-        """Wire up; nothing starts here."""
+        """Wire up; nothing starts here. `processes` are those that compute, `users` those that use entries."""
         self._store = store
         self._index = index
         self._slots = slots
-        self._files = files
         self._settings = settings
         self._clock = clock
         self._usage = UsageCounts(settings.usage_entries_max)
+        self._presence = Presence(files, clock, writer, slots)
+        self.served = 0
+        """Lookups so far: whoever works in the background sees by it how busy we are."""
         self.writer = writer
         self.claims = Claims(writer=writer, processes=processes, clock=clock, values=self.standing_values, host=host)
+        self.census = Census(store, files, clock, writer, slots, served=lambda: self.served)
+        self.publishing = Publishing(store, files, self.census, clock, writer, self.enqueue_nowait)
+        self.protection = Protection(store, writer, clock, users, self.claims)
+        self.cleaner = Cleaner(store, files, clock, writer, self.census, self.protection, settings)
+        self.verification = Verification(store, files, writer, slots, self.census)
+        self.budget = Budget(self.census, self.cleaner, files, settings)
+
+    async def recover(self) -> None:
+        """Take over what an earlier daemon left, and bring to its end what it had begun.
+
+        Raises:
+            RequestError: the database cannot be read or written.
+        """
+        await self.census.start()
+        await self.protection.start()
+        await self.publishing.recover()
+        await self.cleaner.recover()
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Take over what may change while the daemon runs."""
+        self.budget.settings = settings
+        self.cleaner.keep_s = settings.trash_keep_s
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether somebody relies on the daemon though nobody is connected."""
+        return bool(self.claims.held or self.protection.uses)
 
     @property
     def entries(self) -> int:
@@ -90,9 +124,10 @@ class Engine:
         return len(self._index)
 
     def lookup_nowait(self, request: Lookup) -> Found | None:
-        """Answer from memory, or None if SQLite must be asked."""
+        """Answer from memory, or None if SQLite or the files of an entry must be looked at."""
+        self.served += 1
         values = self._index.find(request.kind, request.keys)
-        if None in values and not self._index.is_complete:
+        if (None in values and not self._index.is_complete) or self._index.guards(request.kind, request.keys):
             return None
         self._usage.count(request.kind, request.keys, values)
         if self._usage.is_full:
@@ -100,30 +135,40 @@ class Engine:
         return Found(values=values)
 
     async def lookup(self, request: Lookup) -> Found:
-        """Answer with SQLite's help.
+        """Answer with SQLite's help, and after a look at the files that the values depend on.
 
         Raises:
             RequestError: a key is none of ours, or the database cannot be read.
         """
-        slots = [slot_of(request.kind, key) for key in request.keys]
-        read: dict[str, bytes] = {}
         for _ in range(READ_ATTEMPTS):
-            if (found := self.lookup_nowait(request)) is not None:
-                return found
+            values, guards = await self._find(request)
+            if not guards or await self._presence.is_settled(request.kind, guards):
+                self._count(request, values)
+                return Found(values=values, lasts=all(guard.expires is None for guard in guards.values()))
+        # Stored and lost again each time: whatever it is, it is not there now.
+        found = zip(request.keys, values, strict=True)
+        return Found(values=[None if key in guards else value for key, value in found])
+
+    async def _find(self, request: Lookup) -> tuple[list[bytes | None], Mapping[str, Guard]]:
+        """The values of keys, from memory or SQLite, and what they depend on."""
+        slots = [slot_of(request.kind, key) for key in request.keys]
+        read = Values({}, {})
+        for _ in range(READ_ATTEMPTS):
+            values = self._index.find(request.kind, request.keys)
+            if None not in values or self._index.is_complete:
+                return values, self._index.guards(request.kind, request.keys)
             numbers = [self._slots.number(slot) for slot in slots]
             read = await self._read(request)
             if any(map(self._slots.is_moving, slots)):
                 # The read may have seen a commit that nobody else can see yet: hold the answer until all can.
                 await self.writer.wait_settled()
             if all(map(self._slots.is_current, slots, numbers)):
-                for key, value in read.items():
-                    self._index.store(request.kind, key, value)
+                for key, value in read.found.items():
+                    self._index.store(request.kind, key, value, read.guards.get(key))
                 break
-        values = [read.get(key) for key in request.keys]
-        self._count(request, values)
-        return Found(values=values)
+        return [read.found.get(key) for key in request.keys], read.guards
 
-    async def _read(self, request: Lookup) -> dict[str, bytes]:
+    async def _read(self, request: Lookup) -> Values:
         # All of the keys, those that memory knows included: one read transaction sees a write of several whole.
         try:
             return await self._store.values(request.kind, request.keys)
@@ -142,15 +187,20 @@ class Engine:
             RequestError: its content breaks a rule, or the daemon is stopping.
             anyio.WouldBlock: the queue is full; see `Writer.when_space`.
         """
-        _check_write(request)
+        check_write(request)
+        self.enqueue_nowait(request, answer)
+
+    def enqueue_nowait(self, item: WriteRequest | Publication, answer: Answer) -> None:
+        """Queue a write that was checked; raises as `submit_nowait`."""
+        request = item.put if isinstance(item, Publication) else item
         # Whether a lease still counts is decided on disk, in the transaction that stores its value.
         is_fulfilling = isinstance(request, Put) and request.token > 0
         if self.claims.held and not is_fulfilling:
-            self._submit_over_leases(request, answer)
+            self._submit_over_leases(item, request, answer)
             return
-        self.writer.submit_nowait(request, answer)
+        self.writer.submit_nowait(item, answer)
 
-    def _submit_over_leases(self, request: WriteRequest, answer: Answer) -> None:
+    def _submit_over_leases(self, item: WriteRequest | Publication, request: WriteRequest, answer: Answer) -> None:
         """Queue a write that wins over whoever computes what it stores or removes."""
         keys = put_keys(request) if isinstance(request, Put) else self.claims.matching(request)
         if not self.writer.has_room(2):
@@ -165,7 +215,7 @@ class Engine:
             answer(outcome)
 
         try:
-            self.writer.submit_nowait(request, tell)
+            self.writer.submit_nowait(item, tell)
         except RequestError:
             self.claims.restore_rows(given_way)
             raise
@@ -183,18 +233,24 @@ class Engine:
             RequestError: a key is none of ours, the database cannot be read, or the keys change all the time.
         """
         slots = [slot_of(kind, key) for key in keys]
+        # The numbers at which everything that the values depend on was looked at.
+        sound: list[int] | None = None
         for _ in range(SETTLE_ATTEMPTS):
             if any(map(self._slots.is_moving, slots)):
                 await self.writer.wait_settled()
                 continue
+            numbers = [self._slots.number(slot) for slot in slots]
             values = self._index.find(kind, keys)
-            if None not in values or self._index.is_complete:
+            guards: Mapping[str, Guard] = self._index.guards(kind, keys)
+            if None in values and not self._index.is_complete:
+                read = await self._read(Lookup(kind=kind, keys=list(keys)))
+                if not all(map(self._slots.is_current, slots, numbers)):
+                    continue
+                values, guards = [read.found.get(key) for key in keys], read.guards
+            if not guards or numbers == sound:
                 self._count(Lookup(kind=kind, keys=list(keys)), values)
                 return values
-            numbers = [self._slots.number(slot) for slot in slots]
-            read = await self._read(Lookup(kind=kind, keys=list(keys)))
-            if all(map(self._slots.is_current, slots, numbers)):
-                return [read.get(key) for key in keys]
+            sound = numbers if await self._presence.is_settled(kind, guards) else None
         message = "these keys are written all the time: try again"
         raise StorageFailed(message)
 
@@ -204,8 +260,7 @@ class Engine:
         Raises:
             RequestError: a filter does not fit the kind, or the database cannot be read.
         """
-        given = {name for name in ("model_id", "task_id") if getattr(request, name) is not None}
-        _check_filters(request.kind, given, _LIST_FILTERS)
+        check_listing(request)
         only = Filter(request.model_id, request.task_id)
         make_page = _PAGE_TYPES[request.kind]
         after: int | None = FROM_START
@@ -223,17 +278,14 @@ class Engine:
     async def stats(self) -> Stats:
         """Counts of entries, and the room that everything takes."""
         counts = await self._counts()
-        sizes = await self._files.measure()
+        figures = await self.census.current()
         return Stats(
             num_datasets=counts[Kind.DATASET],
             num_models=counts[Kind.MODEL],
             num_evals=counts[Kind.EVAL],
-            total_size_bytes=sum(size.size_bytes for size in sizes.values()),
+            total_size_bytes=figures.total_size_bytes,
+            as_of=figures.as_of,
         )
-
-    async def sizes(self) -> Sizes:
-        """The room that each category takes."""
-        return Sizes(categories=await self._files.measure())
 
     def flush_usage_nowait(self) -> None:
         """Queue the hits counted so far; while the queue has no room they stay counted."""
@@ -274,7 +326,7 @@ class Engine:
                 part = await self._store.slice(kind, after, self._settings.load_rows)
                 if generation != self._index.generation:
                     return
-                unsure = self._take_in(kind, part.entries, numbers)
+                unsure = self._take_in(kind, part.entries, part.guards, numbers)
                 while unsure and generation == self._index.generation:
                     unsure = await self._read_again(kind, unsure)
                 if generation != self._index.generation or self._index.has_dropped:
@@ -290,7 +342,7 @@ class Engine:
         await self.writer.wait_settled()
         numbers = self._slots.snapshot()
         read = await self._store.values(kind, keys)
-        return self._take_in(kind, read.items(), numbers)
+        return self._take_in(kind, read.found.items(), read.guards, numbers)
 
     async def run_loader(self) -> None:
         """Load the index, and again whenever it was forgotten. Runs until cancelled."""
@@ -311,49 +363,20 @@ class Engine:
             return {kind: self._index.count(kind) for kind in Kind}
         return await self._store.counts()
 
-    def _take_in(self, kind: Kind, entries: Iterable[tuple[str, bytes]], numbers: Sequence[int]) -> list[str]:
+    def _take_in(
+        self, kind: Kind, entries: Iterable[tuple[str, bytes]], guards: Mapping[str, Guard], numbers: Sequence[int]
+    ) -> list[str]:
         """Put what was read into memory; returns the keys whose slot changed since, or is changing."""
         unsure = []
         for key, value in entries:
             slot = slot_of(kind, key)
             if not self._slots.is_current(slot, numbers[slot]):
                 unsure.append(key)
-            elif not self._index.add_loaded(kind, key, value):
+            elif not self._index.add_loaded(kind, key, value, guards.get(key)):
                 self._index.mark_incomplete()
                 logger.info("memory holds %d entries, the limit: others are read when asked for", len(self._index))
                 return []
         return unsure
-
-
-def _check_write(request: WriteRequest) -> None:
-    if isinstance(request, PutEvals) and request.token and len(request.logs) != 1:
-        message = "a lease is for one key: with a token, exactly one log is stored"
-        raise RequestError(message)
-    if request.request_key.lowest_open > request.request_key.number:
-        message = "lowest_open is above the request's own number: its reply could not be kept for a retry"
-        raise RequestError(message)
-    if isinstance(request, Clear):
-        given = {name for name in ("keys", "model_ids", "task_ids") if getattr(request, name) is not None}
-        _check_filters(request.kind, given, _CLEAR_FILTERS)
-    elif isinstance(request, PutModel):
-        _check_json(request.config, "config")
-    elif isinstance(request, PutEvals) and request.kwargs is not None:
-        _check_json(request.kwargs, "kwargs")
-
-
-def _check_filters(kind: Kind, given: set[str], allowed: dict[Kind, set[str]]) -> None:
-    if wrong := given - allowed[kind]:
-        message = f"{kind.plural} cannot be chosen by {', '.join(sorted(wrong))}"
-        raise RequestError(message)
-
-
-def _check_json(text: bytes, what: str) -> None:
-    try:
-        text.decode()
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        message = f"{what} is no JSON text: {error}"
-        raise RequestError(message) from error
 
 
 def _log_refusal(outcome: object) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from motoolsd.core.guards import Guard
 from motoolsd.core.ports import Clock
 from motoolsd.wire.keys import Kind
 
@@ -25,6 +26,7 @@ class Index:
     def __init__(self, entries_max: int) -> None:
         """Start empty and incomplete: nothing is known of the database yet."""
         self._tables: dict[Kind, dict[str, bytes]] = {kind: {} for kind in Kind}
+        self._guards: dict[Kind, dict[str, Guard]] = {kind: {} for kind in Kind}
         self._entries_max = entries_max
         self.has_dropped = False
         """Whether something was left out for want of room: then absence never means a miss."""
@@ -63,9 +65,19 @@ class Index:
                     table[key] = value  # to the young end: a dict keeps the order of insertion
         return list(map(table.get, keys))
 
-    def store(self, kind: Kind, key: str, value: bytes) -> None:
-        """Put a committed value in."""
+    def guards(self, kind: Kind, keys: Sequence[str]) -> dict[str, Guard]:
+        """What the values of keys depend on, of those that depend on something."""
+        guards = self._guards[kind]
+        return {key: guard for key in keys if (guard := guards.get(key)) is not None} if guards else {}
+
+    def store(self, kind: Kind, key: str, value: bytes, guard: Guard | None = None) -> None:
+        """Put a committed value in. One that was stored again without a guard keeps its files, as its row does."""
         table = self._tables[kind]
+        guards = self._guards[kind]
+        if guard is not None:
+            guards[key] = guard
+        elif guards and (old := guards.pop(key, None)) is not None and table.get(key) == value and old.paths:
+            guards[key] = Guard(old.paths)
         if key not in table and self.is_full:
             self._drop_oldest()
         table[key] = value
@@ -73,6 +85,7 @@ class Index:
     def remove(self, kind: Kind, key: str) -> None:
         """Take a removed entry out."""
         self._tables[kind].pop(key, None)
+        self._guards[kind].pop(key, None)
 
     def empty(self, kind: Kind) -> None:
         """Take all entries of a removed table out."""
@@ -81,7 +94,7 @@ class Index:
             self.forget()
         self._discard(kind)
 
-    def add_loaded(self, kind: Kind, key: str, value: bytes) -> bool:
+    def add_loaded(self, kind: Kind, key: str, value: bytes, guard: Guard | None = None) -> bool:
         """Put a value in that was read from SQLite, unless a newer one stands or there is no room; False if full."""
         table = self._tables[kind]
         if key in table:
@@ -89,6 +102,8 @@ class Index:
         if self.is_full:
             return False
         table[key] = value
+        if guard is not None:
+            self._guards[kind][key] = guard
         return True
 
     def forget(self) -> None:
@@ -125,10 +140,13 @@ class Index:
     def _discard(self, kind: Kind) -> None:
         self._discarded.append(self._tables[kind])
         self._tables[kind] = {}
+        self._guards[kind] = {}
         self._discarding.set()
 
     def _drop_oldest(self) -> None:
         self.mark_incomplete()
-        largest = max(self._tables.values(), key=len)
-        if largest:
-            largest.pop(next(iter(largest)))
+        kind = max(self._tables, key=self.count)
+        if largest := self._tables[kind]:
+            key = next(iter(largest))
+            del largest[key]
+            self._guards[kind].pop(key, None)

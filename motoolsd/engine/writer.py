@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import copy_context
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -24,11 +24,13 @@ from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.index import Index
 from motoolsd.store.commits import CommitUnknown
 from motoolsd.store.leases import LeaseChange
+from motoolsd.store.outcomes import Applied, Change, Outcome
+from motoolsd.store.ownership import Publication
 from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
-from motoolsd.store.writes import INTERNAL, Applied, BatchItem, Outcome, Usage
+from motoolsd.store.writes import INTERNAL, BatchItem, Usage
 from motoolsd.wire.keys import slot_of
-from motoolsd.wire.messages import Clear, PutDataset, PutEvals, PutModel, RequestKey, WriteReply
+from motoolsd.wire.messages import Clear, PutDataset, PutEvals, PutModel, RequestKey, WriteReply, WriteRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,16 @@ CLIENTS_MAX = 65_536
 """Clients whose order is remembered; of more, those that wrote last."""
 
 Answer = Callable[[WriteReply | RequestError], None]
+Told = Callable[[Applied | RequestError], None]
+"""Told all that came of an internal change."""
 
 
 class Waiting(NamedTuple):
     """A write in the queue, how its outcome is told, and the slots that it moves. Telling must not raise or block."""
 
     item: BatchItem
-    answer: Answer
+    answer: Callable[[Any], None]
+    """`Told` of a change, else `Answer`."""
     slots: AbstractSet[int]
 
 
@@ -114,7 +119,7 @@ class Writer:
         """Whether so many writes may be submitted now."""
         return len(self._queue) + count <= self._queue_max
 
-    def submit_nowait(self, item: BatchItem, answer: Answer) -> None:
+    def submit_nowait(self, item: WriteRequest | Publication | Usage | LeaseChange, answer: Answer) -> None:
         """Queue a write; `answer` is called once, from the loop, when it is committed or has failed.
 
         Raises:
@@ -122,6 +127,9 @@ class Writer:
             StorageFailed: the writer is closed.
             RequestError: the client has given this request up already.
         """
+        self._enqueue(item, answer)
+
+    def _enqueue(self, item: BatchItem, answer: Callable[[Any], None]) -> None:
         if self._is_closed:
             message = "the daemon is stopping"
             raise StorageFailed(message)
@@ -145,6 +153,39 @@ class Writer:
             settled = anyio.Event()
             self._settling.append((self._accepted, settled))
             await settled.wait()
+
+    def change_nowait(self, change: Change, told: Told) -> None:
+        """Queue an internal change; as `submit_nowait`, but that all that came of it is told."""
+        self._enqueue(change, told)
+
+    async def change(self, change: Change) -> Applied:
+        """Queue an internal change and wait until it is visible, for room in the queue too.
+
+        Cancellation: leaves at once; the change may be applied all the same.
+
+        Raises:
+            RequestError: it was refused.
+        """
+        await self.wait_room()
+        done = anyio.Event()
+        outcomes: list[Applied | RequestError] = []
+
+        def told(outcome: Applied | RequestError) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        self.change_nowait(change, told)
+        await done.wait()
+        if isinstance(outcomes[0], RequestError):
+            raise outcomes[0]
+        return outcomes[0]
+
+    async def wait_room(self, count: int = 1) -> None:
+        """Wait until so many writes may be submitted. Cancellation: leaves at once."""
+        while not self.has_room(count):
+            space = anyio.Event()
+            self.when_space(space.set)
+            await space.wait()
 
     def close(self) -> None:
         """Take no more; `run` returns when the queue is empty."""
@@ -199,7 +240,7 @@ class Writer:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 self.on_shown(outcome)
-                waiting.answer(outcome.reply)
+                waiting.answer(outcome if isinstance(waiting.item, Change) else outcome.reply)
             else:
                 logger.error("a write was refused: %s", outcome.message)
                 waiting.answer(outcome)
@@ -226,7 +267,7 @@ class Writer:
             for kind, key in outcome.removed:
                 self._index.remove(kind, key)
             for kind, key, value in outcome.stored:
-                self._index.store(kind, key, value)
+                self._index.store(kind, key, value, outcome.guards.get((kind, key)))
 
     def _announce_space(self) -> None:
         if not self.is_full and self._space_callbacks:
@@ -263,6 +304,10 @@ def touched_slots(item: BatchItem) -> AbstractSet[int]:
         case Clear(kind=kind, keys=list() as keys):
             # Other filters leave some of them.
             return {slot_of(kind, key) for key in keys}
+        case Publication(put=put):
+            return touched_slots(put)
+        case Change(keys=keys):
+            return {slot_of(kind, key) for kind, key in keys}
         case Usage() | LeaseChange():
             return set()
         case _:

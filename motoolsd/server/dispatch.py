@@ -17,8 +17,11 @@ from anyio.abc import TaskGroup
 
 from motoolsd.core.errors import RequestError
 from motoolsd.core.ports import Clock
+from motoolsd.engine.checks import check_write
 from motoolsd.engine.engine import Engine
+from motoolsd.engine.publishing import has_files
 from motoolsd.store.connection import SQLITE_VERSION
+from motoolsd.wire.cleaning import ApplyPlan, EmptyTrash, EndUse, ListTrash, MakePlan, Pin, Undo, Use, Verify
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.leases import BreakLease, Claim, JoinLease, ListLeases, RecordFailure, Release
 from motoolsd.wire.messages import (
@@ -141,6 +144,10 @@ class Dispatcher:
             replier.finish(request_id, outcome.to_failure() if isinstance(outcome, RequestError) else outcome)
 
         try:
+            if has_files(body):
+                check_write(body)
+                self._start(replier, request_id, self._engine.publishing.publish, body)
+                return None
             self._engine.submit_nowait(body, answer)
         except RequestError as error:
             return error.to_failure()
@@ -153,15 +160,15 @@ class Dispatcher:
                 replier.count_waiting(True)
                 self._engine.count_used(body)
             case ListEntries():
-                self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.list_entries(body))
+                self._stream(replier, request_id, self._engine.list_entries(body))
             case ListLeases():
-                self._tasks.start_soon(self._run_stream, replier, request_id, self._engine.claims.list_leases())
+                self._stream(replier, request_id, self._engine.claims.list_leases())
             case Claim() | Release() | RecordFailure() | JoinLease() | BreakLease():
                 return self._dispatch_claim(replier, request_id, body)
             case GetStats():
                 self._start(replier, request_id, self._engine.stats)
             case GetSizes():
-                self._start(replier, request_id, self._engine.sizes)
+                self._stream(replier, request_id, self._engine.census.sizes(body))
             case GetStatus():
                 return self._status()
             case Drain():
@@ -171,8 +178,32 @@ class Dispatcher:
             case Hello():
                 return Failure(code=ErrorCode.INVALID_REQUEST, message="hello was said already")
             case _:
-                raise AssertionError(body)
+                self._dispatch_cleaning(replier, request_id, body)
         return None
+
+    def _dispatch_cleaning(self, replier: Replier, request_id: int, body: Request) -> None:
+        cleaner, protection = self._engine.cleaner, self._engine.protection
+        match body:
+            case MakePlan():
+                self._stream(replier, request_id, cleaner.plan(body))
+            case ApplyPlan():
+                self._stream(replier, request_id, cleaner.apply(body))
+            case Undo():
+                self._stream(replier, request_id, cleaner.undo(body))
+            case EmptyTrash():
+                self._stream(replier, request_id, cleaner.empty_trash(body))
+            case ListTrash():
+                self._stream(replier, request_id, cleaner.list_trash())
+            case Verify():
+                self._stream(replier, request_id, self._engine.verification.verify(body))
+            case Pin():
+                self._start(replier, request_id, protection.pin, body)
+            case Use():
+                self._start(replier, request_id, protection.use, body, replier.peer_pid)
+            case EndUse():
+                self._start(replier, request_id, protection.end_use, body)
+            case _:
+                raise AssertionError(body)
 
     def _dispatch_claim(
         self, replier: Replier, request_id: int, body: Claim | Release | RecordFailure | JoinLease | BreakLease
@@ -212,6 +243,9 @@ class Dispatcher:
             durability=self._daemon.durability,
             sqlite_version=SQLITE_VERSION,
         )
+
+    def _stream(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
+        self._tasks.start_soon(self._run_stream, replier, request_id, pages)
 
     def _start(
         self, replier: Replier, request_id: int, function: Callable[..., Awaitable[Reply]], *args: object

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 from motoolsd.core.errors import RequestError
 from motoolsd.store.failures import explain
 from motoolsd.store.leases import LeaseChange
-from motoolsd.store.writes import INTERNAL, BatchItem, Outcome, ReusedNumber, apply_batch
+from motoolsd.store.outcomes import Outcome
+from motoolsd.store.writes import INTERNAL, BatchItem, ReusedNumber, apply_batch
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel
 
 BURST_BATCHES_MAX: Final = 64

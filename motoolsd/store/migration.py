@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from motoolsd.core.errors import CorruptDatabase, SchemaTooNew
 from motoolsd.store.connection import open_raw
 from motoolsd.store.failures import corrupt, explained
-from motoolsd.store.schema import MIGRATIONS, OLD_TABLES, SCHEMA_VERSION, TABLES_OF, VERSION_0
+from motoolsd.store.schema import MIGRATIONS, OLD_TABLES, OWNERS_SINCE, SCHEMA_VERSION, TABLES_OF, VERSION_0
 
 QUICK_CHECK_SIZE_MAX_BYTES = 64 * 1024 * 1024
 """Larger files are checked row by row as they are read: a full check would hold up the start for seconds."""
@@ -30,11 +31,12 @@ class Inspection(NamedTuple):
     tables: frozenset[str]
 
 
-def prepare_database(database: str) -> str | None:
+def prepare_database(database: str, unowned: Sequence[bytes] = ()) -> str | None:
     """Create, check and migrate the file.
 
     Args:
         database: absolute path; made with mode 0600 if it is missing.
+        unowned: what lies under runs/ now: remembered by the migration that first tells owners, for good.
 
     Returns:
         The path of the backup copy, if there was something to migrate.
@@ -52,7 +54,7 @@ def prepare_database(database: str) -> str | None:
         backup = _back_up(database, found.version) if found.tables else None
         try:
             with closing(open_raw(database, "rw")) as connection:
-                _migrate(connection, found.version)
+                _migrate(connection, found.version, unowned)
         except BaseException:
             # The file is what it was. Every further try would leave one more copy, until the disk is full.
             if backup is not None:
@@ -156,7 +158,7 @@ def _sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
+def _migrate(connection: sqlite3.Connection, version: int, unowned: Sequence[bytes]) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN EXCLUSIVE")
     try:
@@ -165,6 +167,8 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
             statements.extend(MIGRATIONS[step])
         for statement in statements:
             connection.execute(statement)
+        if version < OWNERS_SINCE:
+            connection.executemany("INSERT INTO motoolsd_unowned (path) VALUES (?)", [(path,) for path in unowned])
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

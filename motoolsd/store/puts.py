@@ -15,6 +15,7 @@ from itertools import chain
 import msgspec
 
 from motoolsd.core.checksums import row_checksum
+from motoolsd.store.outcomes import StoredEntry
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
 from motoolsd.wire.messages import Put, PutDataset, PutEvals, PutModel
 
@@ -22,7 +23,6 @@ CHUNK_SIZES = (64, 16, 4, 1)
 """Rows in one statement, the largest that fits first: few different texts, so that SQLite keeps them prepared."""
 
 Parameters = tuple[object, ...]
-StoredEntry = tuple[Kind, str, bytes]
 
 
 class RowsStatement:
@@ -49,24 +49,36 @@ class RowsStatement:
 
 
 _PUT_COLUMNS = "created_at, version, labels, checksum"
-_ON_CONFLICT = (
-    "created_at = excluded.created_at, version = excluded.version, labels = excluded.labels,"
-    " checksum = excluded.checksum, size_bytes = NULL"
-)
+
+
+def _on_conflict(column: str) -> str:
+    """What else changes when a row is stored again: the same value keeps its files, unless one of them is gone."""
+    keeps = f"{column} IS excluded.{column} AND void_since IS NULL"
+    kept = ", ".join(
+        f"{name} = CASE WHEN {keeps} THEN {name} ELSE {empty} END"
+        for name, empty in (("files", "0"), ("size_bytes", "NULL"), ("allocated_bytes", "NULL"))
+    )
+    return (
+        "created_at = excluded.created_at, version = excluded.version, labels = excluded.labels,"
+        f" checksum = excluded.checksum, {kept}, void_since = NULL, void_reason = NULL, expires_at = NULL"
+    )
+
+
 # Values are bound as bytes, because a file name need not be UTF-8; the column holds text all the same.
 _DATASETS = RowsStatement(
     f"INSERT INTO dataset_files (dataset_hash, file_id, {_PUT_COLUMNS}) VALUES",
     "(?, CAST(? AS TEXT), ?, ?, ?, ?)",
-    f" ON CONFLICT (dataset_hash) DO UPDATE SET file_id = excluded.file_id, {_ON_CONFLICT}",
+    f" ON CONFLICT (dataset_hash) DO UPDATE SET file_id = excluded.file_id, {_on_conflict('file_id')}",
 )
 _MODELS = RowsStatement(
     f"INSERT INTO trained_models (cache_key, dataset_hash, config, backend_type, model_id, {_PUT_COLUMNS}) VALUES",
     "(?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)",
     " ON CONFLICT (cache_key) DO UPDATE SET dataset_hash = excluded.dataset_hash, config = excluded.config,"
-    f" backend_type = excluded.backend_type, model_id = excluded.model_id, {_ON_CONFLICT}",
+    f" backend_type = excluded.backend_type, model_id = excluded.model_id, {_on_conflict('model_id')}",
 )
 _EVAL_UPDATE = (
-    f"DO UPDATE SET log_file_path = excluded.log_file_path, inspect_kwargs = excluded.inspect_kwargs, {_ON_CONFLICT}"
+    "DO UPDATE SET log_file_path = excluded.log_file_path, inspect_kwargs = excluded.inspect_kwargs,"
+    f" {_on_conflict('log_file_path')}"
 )
 # Two constraints cover an evaluation: the old one, which takes NULLs for different, and ours. Either may speak first.
 _EVALS = RowsStatement(

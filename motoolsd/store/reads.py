@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from motoolsd.core.guards import Guard
+from motoolsd.store.ownership import GUARD_COLUMNS, WHERE_KEY, guard_of, key_cells, paths_of
 from motoolsd.store.rows import (
     KEY_COLUMNS,
     PAGE_COLUMNS,
     TABLES,
     VALUE_COLUMN,
+    Cell,
     bytes_of,
+    entry_cell,
+    has_files,
     is_damaged,
     key_of,
     listed_row,
+    text_of,
 )
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
-from motoolsd.wire.keys import Kind, parse_eval_key
+from motoolsd.wire.keys import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ class Slice(NamedTuple):
 
     entries: list[tuple[str, bytes]]
     next_after: int | None
+    guards: Mapping[str, Guard] = {}
 
 
 class ListingPage(NamedTuple):
@@ -52,24 +59,19 @@ class Filter(NamedTuple):
     task_id: str | None = None
 
 
+class Values(NamedTuple):
+    """The values of those keys that have one, and what those of them depend on that depend on something."""
+
+    found: dict[str, bytes]
+    guards: dict[str, Guard]
+
+
+# A row that is void misses, whatever it holds.
 _ONE_ROW = {
-    Kind.DATASET: "SELECT file_id, checksum FROM dataset_files WHERE dataset_hash = ?",
-    Kind.MODEL: "SELECT model_id, checksum FROM trained_models WHERE cache_key = ?",
-    Kind.EVAL: "SELECT log_file_path, checksum FROM eval_results WHERE model_id = ? AND task_id = ?"
-    " AND backend_type = ? AND ifnull(inspect_kwargs_hash, '') = ifnull(?, '')",
+    kind: f"SELECT {VALUE_COLUMN[kind]}, checksum, {GUARD_COLUMNS[kind]} FROM {TABLES[kind]}"
+    f" WHERE {WHERE_KEY[kind]} AND void_since IS NULL"
+    for kind in Kind
 }
-
-
-def key_cells(kind: Kind, key: str) -> tuple[str | None, ...]:
-    """The key as the parameters of a statement.
-
-    Raises:
-        ValueError: an evaluation's key that nothing of ours made.
-    """
-    if kind is not Kind.EVAL:
-        return (key,)
-    identity = parse_eval_key(key)
-    return (identity.model_id, identity.task_id, identity.backend_type, identity.kwargs_hash)
 
 
 def _sound(kind: Kind, key: str, value: bytes, checksum: bytes | float | None) -> bool:
@@ -81,20 +83,25 @@ def _sound(kind: Kind, key: str, value: bytes, checksum: bytes | float | None) -
 
 def select_value(connection: sqlite3.Connection, kind: Kind, key: str) -> bytes | None:
     """The value of a key, if it has a sound row."""
-    row = connection.execute(_ONE_ROW[kind], key_cells(kind, key)).fetchone()
-    if row is None or not _sound(kind, key, bytes_of(row[0]), row[1]):
-        return None
-    return bytes_of(row[0])
+    row = _sound_row(connection, kind, key)
+    return None if row is None else bytes_of(row[0])
 
 
-def select_values(connection: sqlite3.Connection, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
+def _sound_row(connection: sqlite3.Connection, kind: Kind, key: str) -> Sequence[Cell] | None:
+    row: Sequence[Cell] | None = connection.execute(_ONE_ROW[kind], key_cells(kind, key)).fetchone()
+    return None if row is None or not _sound(kind, key, bytes_of(row[0]), row[1]) else row
+
+
+def select_values(connection: sqlite3.Connection, kind: Kind, keys: Sequence[str]) -> Values:
     """The values of those keys that have a sound row."""
-    found: dict[str, bytes] = {}
+    found = Values({}, {})
     connection.execute("BEGIN")
     try:
         for key in keys:
-            if (value := select_value(connection, kind, key)) is not None:
-                found[key] = value
+            if (row := _sound_row(connection, kind, key)) is not None:
+                found.found[key] = bytes_of(row[0])
+                if (guard := guard_of(connection, kind, row[2:])) is not None:
+                    found.guards[key] = guard
     finally:
         if connection.in_transaction:  # a failing disk ends it by itself
             connection.execute("ROLLBACK")
@@ -104,17 +111,27 @@ def select_values(connection: sqlite3.Connection, kind: Kind, keys: Sequence[str
 def select_slice(connection: sqlite3.Connection, kind: Kind, after: int, limit: int) -> Slice:
     """Rows for the index, in the order of their row numbers."""
     columns = ", ".join(KEY_COLUMNS[kind])
-    rows = connection.execute(
-        f"SELECT rowid, {VALUE_COLUMN[kind]}, checksum, {columns} FROM {TABLES[kind]}"
-        " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-        (after, limit),
-    ).fetchall()
-    entries = []
-    for _rowid, value, checksum, *cells in rows:
-        key = key_of(kind, cells)
-        if _sound(kind, key, bytes_of(value), checksum):
+    connection.execute("BEGIN")
+    try:
+        rows = connection.execute(
+            f"SELECT rowid, {VALUE_COLUMN[kind]}, checksum, void_since, {GUARD_COLUMNS[kind]}, {columns}"
+            f" FROM {TABLES[kind]} WHERE rowid > ? ORDER BY rowid LIMIT ?",
+            (after, limit),
+        ).fetchall()
+        entries = []
+        guards = {}
+        for _rowid, value, checksum, void_since, entry, files, expires, *cells in rows:
+            key = key_of(kind, cells)
+            if void_since is not None or not _sound(kind, key, bytes_of(value), checksum):
+                continue
             entries.append((key, bytes_of(value)))
-    return Slice(entries, rows[-1][0] if len(rows) == limit else None)
+            if files or expires is not None:
+                guard = guard_of(connection, kind, (entry, files, expires))
+                guards.update({key: guard} if guard is not None else {})
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return Slice(entries, rows[-1][0] if len(rows) == limit else None, guards)
 
 
 def select_page(
@@ -140,11 +157,19 @@ def select_page(
             # Ends before the row that would be too much: with it, the page might not fit into a frame.
             if page and (len(page) >= rows_max or size > size_bytes):
                 return ListingPage(page, last)
-            page.append(listed_row(kind, cells))
+            page.append(_with_files(connection, kind, listed_row(kind, cells), cells))
             last = cells[0]
     finally:
         cursor.close()
     return ListingPage(page, None)
+
+
+def _with_files(
+    connection: sqlite3.Connection, kind: Kind, row: DatasetRow | ModelRow | EvalRow, cells: Sequence[Cell]
+) -> DatasetRow | ModelRow | EvalRow:
+    if has_files(cells):
+        row.files = paths_of(connection, kind, entry_cell(kind, cells))
+    return row
 
 
 def select_counts(connection: sqlite3.Connection) -> dict[Kind, int]:
@@ -153,3 +178,31 @@ def select_counts(connection: sqlite3.Connection) -> dict[Kind, int]:
     for kind, table in TABLES.items():
         (counts[kind],) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return counts
+
+
+class DamagedPart(NamedTuple):
+    """The keys of damaged rows among some, and after which row number the next stand."""
+
+    rows: int
+    keys: list[str]
+    next_after: int | None
+
+
+def select_damaged(connection: sqlite3.Connection, kind: Kind, after: int, limit: int) -> DamagedPart:
+    """Which of some rows do not fit their checksum."""
+    columns = ", ".join(KEY_COLUMNS[kind])
+    rows = connection.execute(
+        f"SELECT rowid, {VALUE_COLUMN[kind]}, checksum, {columns} FROM {TABLES[kind]}"
+        " WHERE rowid > ? ORDER BY rowid LIMIT ?",
+        (after, limit),
+    ).fetchall()
+    damaged = [
+        key for _, value, checksum, *cells in rows if is_damaged(key := key_of(kind, cells), bytes_of(value), checksum)
+    ]
+    return DamagedPart(len(rows), damaged, rows[-1][0] if len(rows) == limit else None)
+
+
+def select_integrity(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite itself finds wrong with the file; empty if nothing."""
+    found = [text_of(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+    return [] if found == ["ok"] else found

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from motoolsd.core.checksums import row_checksum
+from motoolsd.core.deadlines import Moment, unpacked
+from motoolsd.core.guards import MISSING
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
 from motoolsd.wire.keys import Kind, eval_key
 
@@ -30,7 +32,10 @@ VALUE_COLUMN: Final[dict[Kind, str]] = {
     Kind.MODEL: "model_id",
     Kind.EVAL: "log_file_path",
 }
-_COMMON = "created_at, last_used_at, hits, size_bytes, version, labels, pinned"
+_COMMON = (
+    "created_at, last_used_at, hits, size_bytes, version, labels, pinned, allocated_bytes, void_since, void_reason,"
+    " pin_reason, pinned_until, expires_at, files"
+)
 PAGE_COLUMNS: Final[dict[Kind, str]] = {
     Kind.DATASET: f"rowid, file_id, {_COMMON}, dataset_hash",
     Kind.MODEL: f"rowid, model_id, {_COMMON}, cache_key, dataset_hash, config, backend_type",
@@ -97,7 +102,9 @@ def _integer(cell: Cell) -> int:
 
 
 def _common(cells: Sequence[Cell]) -> dict[str, Any]:
-    value, created_at, last_used_at, hits, size_bytes, version, labels, pinned = cells
+    value, created_at, last_used_at, hits, size_bytes, version, labels, pinned, *newer = cells
+    allocated_bytes, void_since, void_reason, pin_reason, pinned_until, expires_at, _ = newer
+    until, expires = _deadline(pinned_until), _deadline(expires_at)
     return {
         "value": bytes_of(value),
         "created_at": timestamp(created_at),
@@ -107,7 +114,26 @@ def _common(cells: Sequence[Cell]) -> dict[str, Any]:
         "version": optional_text(version),
         "labels": _labels(labels),
         "pinned": bool(pinned),
+        "allocated_bytes": allocated_bytes if isinstance(allocated_bytes, int) else None,
+        "missing_since": timestamp(void_since) if optional_text(void_reason) == MISSING else None,
+        "pin_reason": optional_text(pin_reason),
+        "pinned_until": None if until is None else until.text,
+        "expires_at": None if expires is None else expires.text,
     }
+
+
+def _deadline(cell: Cell) -> Moment | None:
+    return unpacked(cell) if isinstance(cell, bytes) else None
+
+
+def entry_cell(kind: Kind, cells: Sequence[Cell]) -> Cell:
+    """How motoolsd_files names the entry of a row of `PAGE_COLUMNS`."""
+    return cells[0] if kind is Kind.EVAL else cells[_COMMON_COUNT]
+
+
+def has_files(cells: Sequence[Cell]) -> bool:
+    """Whether a row of `PAGE_COLUMNS` has files."""
+    return bool(cells[_COMMON_COUNT - 1])
 
 
 def listed_row(kind: Kind, cells: Sequence[Cell]) -> DatasetRow | ModelRow | EvalRow:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+
+OWNERS_SINCE: Final = 3
+"""The version that first told which files belong to which entry."""
 
 OLD_TABLES: Final[dict[str, frozenset[str]]] = {
     "dataset_files": frozenset({"dataset_hash", "file_id"}),
@@ -53,6 +56,17 @@ _NEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "eval_results": ("inspect_kwargs TEXT", *_COMMON_COLUMNS),
 }
+_COLUMNS_3: Final = (
+    # How many rows of motoolsd_files count for this one. 0: none, whatever stands there.
+    "files INTEGER NOT NULL DEFAULT 0",
+    "allocated_bytes INTEGER",
+    # Since when and why it misses though it is there.
+    "void_since TIMESTAMP",
+    "void_reason TEXT",
+    "pin_reason TEXT",
+    "pinned_until TEXT",
+    "expires_at TEXT",
+)
 _REPLY_COLUMNS: Final = ("client BLOB NOT NULL", "number INTEGER NOT NULL", "reply BLOB NOT NULL")
 
 
@@ -64,9 +78,25 @@ _TABLES_1: Final[dict[str, frozenset[str]]] = {
     **{table: columns | _names(_NEW_COLUMNS[table]) for table, columns in OLD_TABLES.items()},
     "motoolsd_replies": _names(_REPLY_COLUMNS) | {"applied_at"},
 }
+_LEASES: Final[dict[str, frozenset[str]]] = {"motoolsd_leases": frozenset({"token", "kind", "key", "lease"})}
 TABLES_OF: Final[dict[int, dict[str, frozenset[str]]]] = {
     1: _TABLES_1,
-    2: {**_TABLES_1, "motoolsd_leases": frozenset({"token", "kind", "key", "lease"})},
+    2: {**_TABLES_1, **_LEASES},
+    3: {
+        **{
+            table: columns | _names(_COLUMNS_3) if table in OLD_TABLES else columns
+            for table, columns in _TABLES_1.items()
+        },
+        **_LEASES,
+        "motoolsd_files": frozenset({"kind", "entry", "path", "size_bytes", "allocated_bytes"}),
+        "motoolsd_unowned": frozenset({"path"}),
+        "motoolsd_uses": frozenset({"use_id", "kind", "key", "process"}),
+        "motoolsd_facts": frozenset({"name", "value"}),
+        "motoolsd_plans": frozenset({"id", "made_at", "plan"}),
+        "motoolsd_removals": frozenset({"id", "plan_id", "reason", "removed_at", "expires_at", "state"}),
+        "motoolsd_removed_entries": frozenset({"removal", "number", "kind", "key", "entry"}),
+        "motoolsd_removed_paths": frozenset({"removal", "number", "path", "seen", "size_bytes", "allocated_bytes"}),
+    },
 }
 """Every table of each version, and the columns each must have: a version number alone proves nothing."""
 
@@ -129,5 +159,40 @@ VERSION_2: Final = (
     ),
 )
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2}
+VERSION_3: Final = (
+    *(f"ALTER TABLE {table} ADD COLUMN {column}" for table in OLD_TABLES for column in _COLUMNS_3),
+    # Which files belong to which entry: `entry` is the dataset's hash, the model's key, or the evaluation's id.
+    (
+        "CREATE TABLE motoolsd_files (kind TEXT NOT NULL, entry NOT NULL, path BLOB NOT NULL, size_bytes INTEGER,"
+        " allocated_bytes INTEGER, PRIMARY KEY (kind, entry, path)) WITHOUT ROWID"
+    ),
+    "CREATE INDEX motoolsd_files_by_path ON motoolsd_files (path)",
+    # What lay under runs/ before there was ownership: nobody's, and no orphan.
+    "CREATE TABLE motoolsd_unowned (path BLOB PRIMARY KEY) WITHOUT ROWID",
+    # Which entries are in use by which process, over a restart of the daemon.
+    (
+        "CREATE TABLE motoolsd_uses (use_id BLOB NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, process BLOB NOT"
+        " NULL, PRIMARY KEY (use_id, kind, key)) WITHOUT ROWID"
+    ),
+    "CREATE TABLE motoolsd_facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+    # Of older rows it is not known when they were stored or used: not before this.
+    "INSERT INTO motoolsd_facts (name, value) VALUES ('since', CURRENT_TIMESTAMP)",
+    "CREATE TABLE motoolsd_plans (id TEXT PRIMARY KEY, made_at TIMESTAMP NOT NULL, plan BLOB NOT NULL)",
+    # Each clean-up: the entries and the paths that it took. What lies in trash/<removal>/<number> was at `path`.
+    (
+        "CREATE TABLE motoolsd_removals (id INTEGER PRIMARY KEY AUTOINCREMENT, plan_id TEXT, reason TEXT NOT NULL,"
+        " removed_at TIMESTAMP NOT NULL, expires_at TEXT, state TEXT NOT NULL)"
+    ),
+    (
+        "CREATE TABLE motoolsd_removed_entries (removal INTEGER NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL,"
+        " key TEXT NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (removal, number)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE motoolsd_removed_paths (removal INTEGER NOT NULL, number INTEGER NOT NULL, path BLOB NOT NULL,"
+        " seen BLOB NOT NULL, size_bytes INTEGER NOT NULL, allocated_bytes INTEGER NOT NULL,"
+        " PRIMARY KEY (removal, number)) WITHOUT ROWID"
+    ),
+)
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
 """Statements that lead to a version from the one before."""

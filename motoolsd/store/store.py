@@ -21,7 +21,7 @@ from motoolsd.store import commits, reads, writes
 from motoolsd.store.commits import Source
 from motoolsd.store.connection import Connection, open_connection
 from motoolsd.store.leases import select_leases
-from motoolsd.store.reads import Filter, ListingPage, Slice
+from motoolsd.store.reads import Filter, ListingPage, Slice, Values
 from motoolsd.wire.keys import Kind
 
 logger = logging.getLogger(__name__)
@@ -98,25 +98,29 @@ class Store:
         async with self._writer_lock:
             await self._open_writer()
 
-    async def values(self, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
-        """The values of those keys that have a row."""
-        return await self._read(reads.select_values, kind, keys)
+    async def values(self, kind: Kind, keys: Sequence[str]) -> Values:
+        """The values of those keys that have a row that counts."""
+        return await self.read(reads.select_values, kind, keys)
 
     async def slice(self, kind: Kind, after: int, limit: int) -> Slice:
         """Rows for the index, after a row number."""
-        return await self._read(reads.select_slice, kind, after, limit)
+        return await self.read(reads.select_slice, kind, after, limit)
 
     async def page(self, kind: Kind, only: Filter, after: int, *, rows_max: int, size_bytes: int) -> ListingPage:
         """Rows for a listing, after a row number."""
-        return await self._read(reads.select_page, kind, only, after, rows_max=rows_max, size_bytes=size_bytes)
+        return await self.read(reads.select_page, kind, only, after, rows_max=rows_max, size_bytes=size_bytes)
 
     async def leases(self) -> tuple[list[Lease], int]:
         """All leases, and the largest token there ever was."""
-        return await self._read(select_leases)
+        return await self.read(select_leases)
+
+    async def integrity(self) -> list[str]:
+        """What SQLite finds wrong with the whole file; empty if nothing. Takes seconds on a large one."""
+        return await self.read(reads.select_integrity)
 
     async def counts(self) -> dict[Kind, int]:
         """How many rows each kind has."""
-        return await self._read(reads.select_counts)
+        return await self.read(reads.select_counts)
 
     async def _write(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -136,9 +140,16 @@ class Store:
         self._writer = await self._writer_stack.enter_async_context(opened)
         return self._writer
 
-    async def _read(
+    async def read(
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        """One of this room's `select_*` functions, on a read-only connection.
+
+        Cancellation: the caller leaves at once; the function ends in its thread.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
         reader = await self._idle_readers.receive()
         try:
             return await reader.call(function, *args, **kwargs)

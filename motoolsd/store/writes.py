@@ -12,10 +12,12 @@ from typing import Final
 
 import msgspec
 
-from motoolsd.core.errors import RequestError, StaleLease, StorageFailed
+from motoolsd.core.errors import StaleLease, StorageFailed
 from motoolsd.store.leases import LeaseChange, apply_lease_change, take_lease
-from motoolsd.store.puts import Puts, RowsStatement, StoredEntry, put_keys
-from motoolsd.store.reads import key_cells, select_value
+from motoolsd.store.outcomes import Applied, Change, Outcome
+from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, Publication, disown, disown_removed, key_cells, publish
+from motoolsd.store.puts import Puts, RowsStatement, put_keys
+from motoolsd.store.reads import select_value
 from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
@@ -40,21 +42,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     hits: dict[str, int]
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What a committed write changed, for the index, and its reply."""
-
-    reply: WriteReply
-    stored: list[StoredEntry] = []
-    removed: list[tuple[Kind, str]] = []
-    emptied: tuple[Kind, ...] = ()
-    is_large: bool = False
-    """So many entries of other keys were removed that they are not named: what is in memory is to be read anew."""
-
-
-BatchItem = WriteRequest | Usage | LeaseChange
-INTERNAL: Final = (Usage, LeaseChange)
+BatchItem = WriteRequest | Publication | Usage | LeaseChange | Change
+INTERNAL: Final = (Usage, LeaseChange, Change)
 """Writes without a client, and so without a reply to store."""
-Outcome = Applied | RequestError
 
 _reply_encoder = msgspec.msgpack.Encoder()
 _reply_decoder = msgspec.msgpack.Decoder(WriteReply)
@@ -70,10 +60,8 @@ _FIND_REPLY = "SELECT reply FROM motoolsd_replies WHERE client = ? AND number = 
 _FORGET_REPLIES = "DELETE FROM motoolsd_replies WHERE client = ? AND number < ?"
 _FORGET_OLD_REPLIES = "DELETE FROM motoolsd_replies WHERE applied_at < datetime(?, '-7 days')"
 _COUNT_USE = {
-    Kind.DATASET: "UPDATE dataset_files SET hits = hits + ?, last_used_at = ? WHERE dataset_hash = ?",
-    Kind.MODEL: "UPDATE trained_models SET hits = hits + ?, last_used_at = ? WHERE cache_key = ?",
-    Kind.EVAL: "UPDATE eval_results SET hits = hits + ?, last_used_at = ? WHERE model_id = ? AND task_id = ?"
-    " AND backend_type = ? AND ifnull(inspect_kwargs_hash, '') = ifnull(?, '')",
+    kind: f"UPDATE {table} SET hits = hits + ?, last_used_at = ? WHERE {WHERE_KEY[kind]}"
+    for kind, table in TABLES.items()
 }
 
 
@@ -99,12 +87,18 @@ def apply_batch(connection: sqlite3.Connection, items: Sequence[BatchItem], now:
             apply_lease_change(connection, item)
             outcomes.append(Applied(reply=Stored()))
             continue
+        if isinstance(item, Change):
+            # It may look at what was put before it in the same batch.
+            puts.flush()
+            outcomes.append(item.apply(connection, now))
+            continue
         key = item.request_key
         if key.is_retry and (reply := _stored_reply(connection, key)) is not None:
             outcomes.append(_answer_again(reply))
             continue
-        if isinstance(item, Put) and item.token and not _take_lease(connection, item):
-            outcomes.append(_stale(connection, item, puts))
+        put = item.put if isinstance(item, Publication) else item
+        if isinstance(put, Put) and put.token and not _take_lease(connection, put):
+            outcomes.append(_stale(connection, put, puts))
             continue
         applied = _carry_out(connection, item, puts)
         replies.append((key.client, key.number, _reply_encoder.encode(applied.reply), now))
@@ -145,8 +139,10 @@ def _answer_again(reply: bytes) -> Outcome:
         return StorageFailed("this request was applied before, but its stored reply is damaged")
 
 
-def _carry_out(connection: sqlite3.Connection, item: WriteRequest, puts: Puts) -> Applied:
+def _carry_out(connection: sqlite3.Connection, item: WriteRequest | Publication, puts: Puts) -> Applied:
     match item:
+        case Publication():
+            return _publish(connection, item, puts)
         case Clear():
             # What was put before it in the same batch goes too.
             puts.flush()
@@ -156,6 +152,16 @@ def _carry_out(connection: sqlite3.Connection, item: WriteRequest, puts: Puts) -
             return _clear_all(connection)
         case _:
             return Applied(reply=Stored(), stored=puts.add(item))
+
+
+def _publish(connection: sqlite3.Connection, item: Publication, puts: Puts) -> Applied:
+    """Store entries with what else there is to store of them."""
+    stored = puts.add(item.put)
+    puts.flush()
+    for kind, key, _ in stored:
+        publish(connection, kind, key, item.files.get(key, ()), item)
+    guards = item.guards([key for _, key, _ in stored])
+    return Applied(stored=stored, guards={(kind, key): guards[key] for kind, key, _ in stored if key in guards})
 
 
 def _forget_replies(connection: sqlite3.Connection, items: Sequence[BatchItem], outcomes: Sequence[Outcome]) -> None:
@@ -184,6 +190,7 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
     conditions = _conditions(item)
     if not conditions:
         count = connection.execute(f"DELETE FROM {TABLES[item.kind]}").rowcount
+        disown_removed(connection, item.kind)
         return Applied(reply=Cleared(**{field: count}), emptied=(item.kind,))
     columns = ", ".join(KEY_COLUMNS[item.kind])
     where = " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column, _ in map(_spelled, conditions))
@@ -193,9 +200,12 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
     (count,) = connection.execute(f"SELECT count(*) FROM ({first})", wanted).fetchone()
     if count > REMOVED_MAX:
         count = connection.execute(f"DELETE {source}", wanted).rowcount
+        disown_removed(connection, item.kind)
         return Applied(reply=Cleared(**{field: count}), is_large=True)
-    rows = connection.execute(f"DELETE {source} RETURNING {columns}", wanted).fetchall()
-    removed = [(item.kind, key_of(item.kind, cells)) for cells in rows]
+    own = f"{ENTRY_COLUMN[item.kind]}, files, {columns}"
+    rows = connection.execute(f"DELETE {source} RETURNING {own}", wanted).fetchall()
+    disown(connection, item.kind, [entry for entry, files, *_ in rows if files])
+    removed = [(item.kind, key_of(item.kind, cells)) for _, _, *cells in rows]
     return Applied(reply=Cleared(**{field: len(rows)}), removed=removed)
 
 
@@ -221,6 +231,8 @@ def _clear_all(connection: sqlite3.Connection) -> Applied:
     counts = {
         _CLEARED_FIELD[kind]: connection.execute(f"DELETE FROM {table}").rowcount for kind, table in TABLES.items()
     }
+    for kind in TABLES:
+        disown_removed(connection, kind)
     return Applied(reply=Cleared(**counts), emptied=tuple(TABLES))
 
 

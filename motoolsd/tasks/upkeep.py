@@ -10,6 +10,7 @@ import logging
 
 from motoolsd.core.errors import RequestError
 from motoolsd.core.ports import Clock
+from motoolsd.engine.budget import Budget
 from motoolsd.engine.engine import Engine
 from motoolsd.store.store import Store
 
@@ -21,6 +22,16 @@ async def run_usage_flush(engine: Engine, clock: Clock, interval_s: float) -> No
     while True:
         await clock.sleep(interval_s)
         engine.flush_usage_nowait()
+
+
+async def run_budget(budget: Budget, clock: Clock, interval_s: float) -> None:
+    """Keep the cache within its budget, and the trash fresh. Runs until cancelled."""
+    while True:
+        try:
+            await budget.enforce()
+        except RequestError as error:
+            logger.error("the budget was not looked at: %s", error.message)
+        await clock.sleep(interval_s)
 
 
 async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s: float) -> None:

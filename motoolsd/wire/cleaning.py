@@ -146,7 +146,7 @@ class TrashRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     state: str = "trashed"
     entries: int = 0
-    orphans: int = 0
+    paths: int = 0
     size_bytes: int = 0
     allocated_bytes: int = 0
     expires_at: str | None = None

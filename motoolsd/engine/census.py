@@ -1,0 +1,278 @@
+"""How much room everything takes, known at any time.
+
+Layer: engine. Imports writer, store and core.
+Invariant: figures are those of the last whole scan plus what was published, moved and freed since. A scan never makes
+lookups wait: it works in a thread, in steps, and pauses after each while lookups come.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from motoolsd.core.errors import RequestError
+from motoolsd.core.files import Orphan, Scan
+from motoolsd.core.ports import Clock, FileTree
+from motoolsd.core.slots import Slots
+from motoolsd.engine.reconciliation import Reconciliation
+from motoolsd.engine.writer import Writer
+from motoolsd.store.entries import select_largest
+from motoolsd.store.facts import LAST_SCAN, SetFact, select_fact
+from motoolsd.store.ownership import OwnedFile
+from motoolsd.store.store import Store
+from motoolsd.wire.cleaning import ORPHAN, Progress
+from motoolsd.wire.names import TRASH
+from motoolsd.wire.sizes import EntrySize, GetSizes, Size, Sizes
+
+logger = logging.getLogger(__name__)
+
+QUICK_SCAN_S: Final = 0.010
+"""A tree that took no longer is counted anew for each question."""
+QUICK_WAIT_S: Final = 0.015
+"""So long a question waits for that; then the figures of the scan before are the answer."""
+BUSY_SERVED: Final = 4
+"""Lookups during one step of a scan, above which it pauses."""
+BUSY_PAUSE_S: Final = 0.002
+ORPHANS_MAX: Final = 100_000
+PROGRESS_INTERVAL_S: Final = 0.1
+DATABASE: Final = "database"
+
+
+class Figures(msgspec.Struct):
+    """What is known of the room that is taken."""
+
+    categories: dict[str, Size] = msgspec.field(default_factory=dict)
+    as_of: str | None = None
+    """When the last whole scan ended, RFC 3339 UTC."""
+    duration_s: float = 0.0
+    orphans: Size = Size()
+    num_orphans: int = 0
+    num_dangling: int = 0
+    files: int = 0
+
+    @property
+    def total_size_bytes(self) -> int:
+        """Of all categories."""
+        return sum(size.size_bytes for size in self.categories.values())
+
+    @property
+    def live_size_bytes(self) -> int:
+        """Of all but the trash."""
+        return self.total_size_bytes - self.categories.get(TRASH, Size()).size_bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Figures)
+
+
+class Census:
+    """The figures, and the scans that keep them true. One scan at a time; who asks meanwhile shares the next one."""
+
+    def __init__(
+        self, store: Store, files: FileTree, clock: Clock, writer: Writer, slots: Slots, *, served: Callable[[], int]
+    ) -> None:
+        """Wire up; `served` counts lookups.
+
+        Nothing is known before `start`.
+        """
+        self._store = store
+        self._files = files
+        self._clock = clock
+        self._writer = writer
+        self.served = served
+        self._reconciliation = Reconciliation(store, files, writer, slots)
+        self._figures = Figures()
+        self._lock = anyio.Lock()
+        self._begun = 0
+        self._ended = 0
+        self._progress = 0
+        self.orphans: list[Orphan] = []
+        """Those that the last scan found, at most `ORPHANS_MAX`."""
+
+    async def start(self) -> None:
+        """Begin with what the daemon before knew.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
+        stored = await self._store.read(select_fact, LAST_SCAN)
+        if stored is not None:
+            try:
+                self._figures = _decoder.decode(stored)
+            except (msgspec.MsgspecError, TypeError) as error:
+                logger.warning("the figures of the last scan cannot be read, all is counted anew: %s", error)
+
+    async def run_scans(self, interval_s: float) -> None:
+        """Scan now, and then every so often. Runs until cancelled."""
+        while True:
+            try:
+                await self.rescan()
+            except RequestError as error:
+                logger.error("the size scan was given up, the next one follows: %s", error.message)
+            await self._clock.sleep(interval_s)
+
+    async def current(self) -> Figures:
+        """The figures, within milliseconds: counted anew where that is quick, else as of the last scan."""
+        if self._figures.as_of is None or self._figures.duration_s <= QUICK_SCAN_S:
+            with anyio.move_on_after(QUICK_WAIT_S):
+                try:
+                    await self.rescan()
+                except RequestError as error:
+                    logger.error("sizes are those of the last scan: %s", error.message)
+        figures = self._figures
+        database = await anyio.to_thread.run_sync(self._files.database_size)
+        return msgspec.structs.replace(figures, categories={**figures.categories, DATABASE: database})
+
+    async def sizes(self, request: GetSizes) -> AsyncGenerator[Progress | Sizes, None]:
+        """What each category takes, after a new scan if that is asked for, with its progress.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
+        if request.rescan:
+            async for progress in self._watched_rescan():
+                yield progress
+        figures = await self.current()
+        yield Sizes(
+            categories=figures.categories,
+            as_of=figures.as_of,
+            is_scanning=self._begun > self._ended,
+            orphans=figures.orphans,
+            num_orphans=figures.num_orphans,
+            num_dangling=figures.num_dangling,
+            top=await self._largest(request.top),
+        )
+
+    async def _largest(self, count: int) -> tuple[EntrySize, ...]:
+        if not count:
+            return ()
+        entries = [*await self._store.read(select_largest, count), *map(_orphan_size, self.orphans)]
+        return tuple(sorted(entries, key=lambda entry: -entry.size_bytes)[:count])
+
+    async def _watched_rescan(self) -> AsyncGenerator[Progress, None]:
+        async with anyio.create_task_group() as group:
+            failures: list[RequestError] = []
+            done = anyio.Event()
+
+            async def scan() -> None:
+                try:
+                    await self.rescan()
+                except RequestError as error:
+                    failures.append(error)
+                finally:
+                    done.set()
+
+            group.start_soon(scan)
+            while not done.is_set():
+                yield Progress(done=self._progress, total=self._figures.files, unit="files")
+                with anyio.move_on_after(PROGRESS_INTERVAL_S):
+                    await done.wait()
+        if failures:
+            raise failures[0]
+
+    async def rescan(self) -> None:
+        """Count everything anew, from a moment after the call on.
+
+        Cancellation: leaves at once; a scan that others wait for too is begun again by one of them.
+
+        Raises:
+            RequestError: the database cannot be read or written.
+        """
+        needed = self._begun + 1
+        async with self._lock:
+            if self._ended >= needed:
+                return
+            self._begun = max(self._begun, needed)
+            number = self._begun
+            began_s = self._clock.monotonic_s()
+            owned = await self._reconciliation.owned()
+            scan = await self._scan(list(owned))
+            duration_s = self._clock.monotonic_s() - began_s
+            self._take(scan, duration_s)
+            # What the scan means for rows is not part of the answer to how much room is taken.
+            self._ended = number
+            await self._reconcile(scan)
+
+    async def _scan(self, owned: list[bytes]) -> Scan:
+        stopped = threading.Event()
+        served = self.served()
+
+        def step(files: int) -> None:
+            nonlocal served
+            self._progress = files
+            if (now := self.served()) - served > BUSY_SERVED:
+                stopped.wait(BUSY_PAUSE_S)
+                now = self.served()
+            served = now
+
+        def scan() -> Scan:
+            return self._files.scan(owned, orphans_max=ORPHANS_MAX, step=step, is_stopped=stopped.is_set)
+
+        try:
+            return await anyio.to_thread.run_sync(scan, abandon_on_cancel=True)
+        finally:
+            stopped.set()
+
+    def _take(self, scan: Scan, duration_s: float) -> None:
+        """Replace the figures. What changed while the scan ran may be counted or not; the next one has it right."""
+        self._figures = Figures(
+            categories=dict(scan.categories),
+            as_of=f"{self._clock.utc_text().replace(' ', 'T')}Z",
+            duration_s=duration_s,
+            orphans=scan.orphan_size,
+            num_orphans=scan.orphan_count,
+            num_dangling=self._figures.num_dangling,
+            files=scan.files,
+        )
+        self.orphans = scan.orphans
+        self._progress = 0
+
+    async def _reconcile(self, scan: Scan) -> None:
+        outcome = await self._reconciliation.apply(scan)
+        self._figures.num_dangling = outcome.num_dangling
+        gone = set(outcome.adopted) | {orphan.path for orphan in scan.orphans if outcome.is_unowned(orphan.path)}
+        if gone:
+            self.orphans = [orphan for orphan in scan.orphans if orphan.path not in gone]
+            taken = [orphan for orphan in scan.orphans if orphan.path in gone]
+            self._figures.num_orphans -= len(taken)
+            self._figures.orphans = Size(
+                self._figures.orphans.size_bytes - sum(orphan.measured.size_bytes for orphan in taken),
+                self._figures.orphans.allocated_bytes - sum(orphan.measured.allocated_bytes for orphan in taken),
+            )
+        if not self._writer.is_full:
+            await self._writer.change(SetFact(LAST_SCAN, _encoder.encode(self._figures)))
+
+    # What changes in between.
+
+    def published(self, category: str, file: OwnedFile) -> None:
+        """An entry got a file."""
+        self._add(category, file.size_bytes, file.allocated_bytes)
+
+    def moved(self, source: str, target: str, size_bytes: int, allocated_bytes: int) -> None:
+        """Files went from one category to another: into the trash, or back."""
+        self._add(source, -size_bytes, -allocated_bytes)
+        self._add(target, size_bytes, allocated_bytes)
+
+    def freed(self, category: str, size_bytes: int, allocated_bytes: int) -> None:
+        """Files are gone for good."""
+        self._add(category, -size_bytes, -allocated_bytes)
+
+    def _add(self, category: str, size_bytes: int, allocated_bytes: int) -> None:
+        old = self._figures.categories.get(category, Size())
+        new = Size(max(0, old.size_bytes + size_bytes), max(0, old.allocated_bytes + allocated_bytes))
+        self._figures.categories = {**self._figures.categories, category: new}
+
+
+def _orphan_size(orphan: Orphan) -> EntrySize:
+    return EntrySize(
+        kind=ORPHAN,
+        key=orphan.path.decode("utf-8", "backslashreplace"),
+        size_bytes=orphan.measured.size_bytes,
+        allocated_bytes=orphan.measured.allocated_bytes,
+    )

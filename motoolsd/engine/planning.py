@@ -1,0 +1,154 @@
+"""Drawing a plan: reading what fits, and looking at the files.
+
+Layer: engine. Imports census, protection, writer, store and core.
+Invariant: nothing is changed. What is decided is decided in core.retention; here it is only gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import anyio.to_thread
+
+from motoolsd.core.deadlines import Moment
+from motoolsd.core.errors import RequestError
+from motoolsd.core.files import Seen
+from motoolsd.core.ports import FileTree
+from motoolsd.core.retention import (
+    PLAN_ITEMS_MAX,
+    Candidate,
+    EntryName,
+    Plan,
+    choose,
+    choose_orphans,
+    place_paths,
+)
+from motoolsd.engine.census import Census
+from motoolsd.engine.protection import Protection
+from motoolsd.engine.writer import Writer
+from motoolsd.store.candidates import select_candidate_rows, select_candidates, select_owner_names
+from motoolsd.store.facts import select_unowned
+from motoolsd.store.store import Store
+from motoolsd.wire.cleaning import Criteria
+from motoolsd.wire.keys import Kind
+
+ROWS_AT_ONCE: Final = 500
+"""Rows read in one hop: others read in between, and the interpreter's lock is free."""
+
+
+class Planning:
+    """Draws plans."""
+
+    def __init__(self, store: Store, files: FileTree, writer: Writer, census: Census, protection: Protection) -> None:
+        """Wire up."""
+        self._store = store
+        self._files = files
+        self._writer = writer
+        self._census = census
+        self._protection = protection
+
+    async def draw(self, plan_id: str, criteria: Criteria, moment: Moment, *, reason: str = "") -> Plan:
+        """What would go, given the cache as it is now and ages as of a moment.
+
+        Cancellation: leaves at once.
+
+        Raises:
+            RequestError: the criteria make no sense, or the database cannot be read.
+        """
+        check_criteria(criteria)
+        # A use that nobody has written down yet is a use.
+        await self._writer.wait_settled()
+        protected = await self._protection.protected(ignore_pins=criteria.force)
+        draft = choose(
+            await self._candidates(criteria, moment), criteria, protected.entries, await self._live_bytes(criteria)
+        )
+        paths = [file.path for candidate, _ in draft.chosen for file in candidate.files]
+        items, kept = place_paths(draft.chosen, await self._owners(paths), await self._look(paths))
+        stay = draft.protected
+        if criteria.orphans:
+            await self._census.rescan()
+            orphans, others = choose_orphans(
+                self._census.orphans,
+                now=moment,
+                age_s=criteria.orphan_age_s,
+                unowned=await self._store.read(select_unowned),
+                work_dirs=protected.work_dirs,
+            )
+            items += orphans
+            stay = [*stay, *others]
+        return Plan(plan_id, moment, criteria, items, stay, kept, reason or described(criteria))
+
+    async def _live_bytes(self, criteria: Criteria) -> int:
+        if criteria.to_bytes is None:
+            return 0
+        return (await self._census.current()).live_size_bytes
+
+    async def _candidates(self, criteria: Criteria, moment: Moment) -> list[Candidate]:
+        """The entries that fit, the least recently used first, whatever their kind."""
+        kinds = tuple(Kind) if criteria.dangling else criteria.kinds
+        rows: list[tuple[str, Kind, int]] = []
+        for kind in kinds:
+            found = await self._store.read(select_candidate_rows, kind, criteria, moment, PLAN_ITEMS_MAX)
+            rows += [(used_at, kind, number) for used_at, number in found]
+        rows.sort(key=lambda row: (row[0], row[1].value, row[2]))
+        del rows[PLAN_ITEMS_MAX:]
+        found_of: dict[tuple[Kind, int], Candidate] = {}
+        for kind in kinds:
+            numbers = [number for _, other, number in rows if other is kind]
+            for start in range(0, len(numbers), ROWS_AT_ONCE):
+                part = numbers[start : start + ROWS_AT_ONCE]
+                candidates = await self._store.read(select_candidates, kind, part, moment)
+                found_of.update({(kind, number): candidate for number, candidate in candidates.items()})
+        return [found_of[kind, number] for _, kind, number in rows if (kind, number) in found_of]
+
+    async def _owners(self, paths: Sequence[bytes]) -> dict[bytes, list[EntryName]]:
+        owners: dict[bytes, list[EntryName]] = {}
+        for start in range(0, len(paths), ROWS_AT_ONCE):
+            owners.update(await self._store.read(select_owner_names, paths[start : start + ROWS_AT_ONCE]))
+        return owners
+
+    async def _look(self, paths: Sequence[bytes]) -> dict[bytes, Seen | None]:
+        def look(part: Sequence[bytes]) -> dict[bytes, Seen | None]:
+            return {path: self._files.see(path) for path in part}
+
+        seen: dict[bytes, Seen | None] = {}
+        for start in range(0, len(paths), ROWS_AT_ONCE):
+            seen.update(await anyio.to_thread.run_sync(look, paths[start : start + ROWS_AT_ONCE]))
+        return seen
+
+
+_FILTERS: Final = {
+    "keys": (Kind.DATASET, Kind.MODEL),
+    "model_ids": (Kind.MODEL, Kind.EVAL),
+    "task_ids": (Kind.EVAL,),
+}
+
+
+def check_criteria(criteria: Criteria) -> None:
+    """Make sure that criteria say what is to go.
+
+    Raises:
+        RequestError: nothing was asked for, or a filter does not fit a kind.
+    """
+    if not criteria.kinds and not criteria.orphans and not criteria.dangling:
+        message = "nothing is asked for: name kinds of entries, orphans or dangling entries"
+        raise RequestError(message)
+    for name, kinds in _FILTERS.items():
+        wrong = [kind.plural for kind in criteria.kinds if kind not in kinds]
+        if getattr(criteria, name) is not None and (wrong or not criteria.kinds):
+            message = f"{', '.join(wrong) or 'nothing'} cannot be chosen by {name}"
+            raise RequestError(message)
+
+
+def described(criteria: Criteria) -> str:
+    """Criteria in a few words, for the trash's list."""
+    parts = [kind.plural for kind in criteria.kinds] if len(criteria.kinds) < len(Kind) else ["all entries"]
+    if criteria.older_than_s is not None:
+        parts.append(f"older than {criteria.older_than_s:g} s")
+    if criteria.unused_for_s is not None:
+        parts.append(f"unused for {criteria.unused_for_s:g} s")
+    if criteria.to_bytes is not None:
+        parts.append(f"down to {criteria.to_bytes} bytes")
+    parts += ["orphans"] * criteria.orphans + ["dangling entries"] * criteria.dangling
+    return ", ".join(parts)

@@ -1,0 +1,190 @@
+"""Storing entries together with their files.
+
+Layer: engine. Imports census, writer, store.ownership and core.
+Invariant: a file is whole, on disk and in its place before its row is stored; a row that is not stored leaves no file
+in its place. What a kill leaves behind in between still stands in `staging/`, and goes at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import anyio.to_thread
+
+from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.core.files import category_of, check_path, dataset_of, dataset_path
+from motoolsd.core.ports import Clock, DiskFull, FileTree, PathMissing, TreeError
+from motoolsd.engine.census import Census
+from motoolsd.engine.writer import Answer, Writer
+from motoolsd.store.ownership import OwnedFile, Publication
+from motoolsd.store.puts import put_keys
+from motoolsd.store.store import Store
+from motoolsd.wire.keys import Kind
+from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, WriteReply, WriteRequest
+
+logger = logging.getLogger(__name__)
+
+PutRequest = PutDataset | PutModel | PutEvals
+Enqueue = Callable[[Publication, Answer], None]
+
+
+def has_files(request: WriteRequest) -> bool:
+    """Whether a write is more than a row: it has files, or an end."""
+    if not isinstance(request, PutRequest):
+        return False
+    return bool(request.files) or request.ttl_s is not None or getattr(request, "staged", None) is not None
+
+
+class Publishing:
+    """Puts with files."""
+
+    def __init__(
+        self, store: Store, files: FileTree, census: Census, clock: Clock, writer: Writer, enqueue: Enqueue
+    ) -> None:
+        """Wire up; `enqueue` queues a publication, and raises as `Engine.submit_nowait`."""
+        self._files = files
+        self._census = census
+        self._clock = clock
+        self._writer = writer
+        self._rows = store
+        self._enqueue = enqueue
+
+    async def publish(self, request: PutRequest) -> WriteReply:
+        """Store entries with their files.
+
+        Cancellation: a file that was published and has no row yet is taken back.
+
+        Raises:
+            RequestError: a path is none that an entry may own, nothing is there, or the write was refused.
+            StorageFailed: the disk is full.
+        """
+        paths = paths_of(request)
+        for found in paths.values():
+            for path in found:
+                check_path(path)
+        staged = request.staged if isinstance(request, PutDataset) else None
+        is_new = False
+        if staged is not None:
+            target = _target(request)
+            (key,) = paths
+            paths[key] = [*dict.fromkeys([*paths[key], target])]
+            is_new = await self._place(staged, target, may_be_done=request.request_key.is_retry)
+        is_stored = False
+        try:
+            files = await self._measure(paths)
+            expires = None if request.ttl_s is None else self._clock.moment().after(request.ttl_s)
+            reply = await self._store(Publication(put=request, files=files, expires=expires))
+            is_stored = True
+        finally:
+            if staged is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._leave_staging(staged, target, take_back=is_new and not is_stored)
+        if not request.request_key.is_retry:
+            self._count(files)
+        return reply
+
+    async def recover(self) -> None:
+        """Clear what clients that have ended left in staging; with it what was published and has no row.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
+        for staged, path in await anyio.to_thread.run_sync(self._files.abandoned):
+            key = None if path is None else dataset_of(path)
+            is_stored = key is not None and key in (await self._rows.values(Kind.DATASET, [key])).found
+            if path is None or is_stored:
+                await anyio.to_thread.run_sync(self._files.unstage, staged)
+            else:
+                await anyio.to_thread.run_sync(self._files.withdraw, staged, path)
+            logger.info("left in staging, and removed: %s", staged.decode("utf-8", "backslashreplace"))
+
+    async def _place(self, staged: bytes, target: bytes, *, may_be_done: bool) -> bool:
+        try:
+            return await anyio.to_thread.run_sync(self._files.publish, staged, target)
+        except PathMissing as error:
+            if may_be_done and await anyio.to_thread.run_sync(self._files.see, target) is not None:
+                return False  # the first try went through, and only its reply was lost
+            message = "the staged content is gone: store the dataset again"
+            raise RequestError(message) from error
+        except DiskFull as error:
+            raise disk_full(error) from error
+        except TreeError as error:
+            raise StorageFailed(str(error)) from error
+
+    async def _measure(self, paths: Mapping[str, Sequence[bytes]]) -> dict[str, list[OwnedFile]]:
+        def measure() -> dict[str, list[OwnedFile]]:
+            found: dict[str, list[OwnedFile]] = {}
+            for key, owned in paths.items():
+                for path in owned:
+                    if (size := self._files.measure(path)) is None:
+                        shown = path.decode("utf-8", "backslashreplace")
+                        raise RequestError(f"there is no file or directory {shown} in the cache directory")
+                    found.setdefault(key, []).append(OwnedFile(path, size.size_bytes, size.allocated_bytes))
+            return found
+
+        return await anyio.to_thread.run_sync(measure) if any(paths.values()) else {}
+
+    async def _store(self, publication: Publication) -> WriteReply:
+        # Two, because what it takes away from whoever computes it is a write, too.
+        await self._writer.wait_room(2)
+        done = anyio.Event()
+        outcomes: list[WriteReply | RequestError] = []
+
+        def answer(outcome: WriteReply | RequestError) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        self._enqueue(publication, answer)
+        # What was queued is stored, whoever waits for it: the file must not be taken back from under its row.
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+        (outcome,) = outcomes
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    async def _leave_staging(self, staged: bytes, target: bytes, *, take_back: bool) -> None:
+        try:
+            if take_back:
+                await anyio.to_thread.run_sync(self._files.withdraw, staged, target)
+            else:
+                await anyio.to_thread.run_sync(self._files.unstage, staged)
+        except TreeError as error:
+            logger.error("something is left in staging until the next start: %s", error)
+
+    def _count(self, files: Mapping[str, Sequence[OwnedFile]]) -> None:
+        for owned in files.values():
+            for file in owned:
+                self._census.published(category_of(file.path), file)
+
+
+def paths_of(request: PutRequest) -> dict[str, list[bytes]]:
+    """The paths of each entry of a put, by key.
+
+    Raises:
+        RequestError: a log is given for a task that is not stored.
+    """
+    keys = [key for _, key in put_keys(request)]
+    if not isinstance(request, PutEvals):
+        return {keys[0]: list(request.files)}
+    if foreign := request.files.keys() - request.logs.keys():
+        message = f"there is a file, but no log, for task {min(foreign)}"
+        raise RequestError(message)
+    by_task = dict(zip(request.logs, keys, strict=True))
+    return {by_task[task]: [path] for task, path in request.files.items()}
+
+
+def _target(request: PutRequest) -> bytes:
+    assert isinstance(request, PutDataset), "only datasets are staged"
+    path = dataset_path(request.dataset_hash)
+    if path is None:
+        message = "this dataset's hash is no file name: its content cannot be kept"
+        raise RequestError(message)
+    return path
+
+
+def disk_full(error: TreeError) -> StorageFailed:
+    """The refusal of what there is no room for."""
+    return StorageFailed(f"the disk is full ({error}): free some space, then try again; nothing was stored")
