@@ -17,6 +17,7 @@ import anyio
 import typer
 
 from motoolsd.adapters.directory import CacheDirectory
+from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.app import Options, run_daemon
@@ -78,6 +79,7 @@ def serve(
         # The starter waits for this process alone, so that no zombie of the daemon is left with it.
         os._exit(0)
     reset_inherited_state()
+    arm(os.environ)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     raise typer.Exit(_run(options, readiness, in_foreground=not background))
 
