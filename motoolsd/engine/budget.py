@@ -55,7 +55,7 @@ class Budget:
             return
         live = (await self._census.current()).live_size_bytes
         criteria = Criteria(kinds=tuple(Kind), to_bytes=max(0, live - left))
-        evicted = await self._cleaner.evict(criteria, "over budget")
+        evicted = await self._cleaner.remove(criteria, "over budget")
         count = evicted.datasets + evicted.models + evicted.evals
         self.evicted += count
         if count:

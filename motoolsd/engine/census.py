@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from motoolsd.core.errors import RequestError
-from motoolsd.core.files import Orphan, Scan
+from motoolsd.core.files import Measured, Orphan, Scan, ancestors_of, category_of
 from motoolsd.core.ports import Clock, FileTree
 from motoolsd.core.slots import Slots
 from motoolsd.engine.reconciliation import Reconciliation
@@ -36,6 +36,9 @@ QUICK_SCAN_S: Final = 0.010
 """A tree that took no longer is counted anew for each question."""
 QUICK_WAIT_S: Final = 0.015
 """So long a question waits for that; then the figures of the scan before are the answer."""
+DISTURBED_PAUSE_S: Final = 60.0
+DISTURBED_FACTOR: Final = 20
+"""A scan during which figures changed is soon followed by another, which costs at most a twentieth of the time."""
 BUSY_SERVED: Final = 4
 """Lookups during one step of a scan, above which it pauses."""
 BUSY_PAUSE_S: Final = 0.002
@@ -92,8 +95,18 @@ class Census:
         self._begun = 0
         self._ended = 0
         self._progress = 0
-        self.orphans: list[Orphan] = []
-        """Those that the last scan found, at most `ORPHANS_MAX`."""
+        self._orphans: dict[bytes, Orphan] = {}
+        self._unowned: dict[bytes, Orphan] = {}
+        """What lay there before there was ownership: counted, but no orphan."""
+        self._scanned_ns = 0
+        self._counting = threading.Lock()
+        """Files are moved in threads."""
+        self._is_disturbed = False
+
+    @property
+    def orphans(self) -> list[Orphan]:
+        """Those that the last scan found, at most `ORPHANS_MAX`, and that nothing was published from since."""
+        return list(self._orphans.values())
 
     async def start(self) -> None:
         """Begin with what the daemon before knew.
@@ -115,7 +128,8 @@ class Census:
                 await self.rescan()
             except RequestError as error:
                 logger.error("the size scan was given up, the next one follows: %s", error.message)
-            await self._clock.sleep(interval_s)
+            pause_s = max(DISTURBED_PAUSE_S, DISTURBED_FACTOR * self._figures.duration_s)
+            await self._clock.sleep(min(pause_s, interval_s) if self._is_disturbed else interval_s)
 
     async def current(self) -> Figures:
         """The figures, within milliseconds: counted anew where that is quick, else as of the last scan."""
@@ -191,10 +205,13 @@ class Census:
             self._begun = max(self._begun, needed)
             number = self._begun
             began_s = self._clock.monotonic_s()
+            began_ns = int(self._clock.moment().wall_s * 1e9)
+            self._is_disturbed = False
             owned = await self._reconciliation.owned()
             scan = await self._scan(list(owned))
             duration_s = self._clock.monotonic_s() - began_s
             self._take(scan, duration_s)
+            self._scanned_ns = began_ns
             # What the scan means for rows is not part of the answer to how much room is taken.
             self._ended = number
             await self._reconcile(scan)
@@ -221,6 +238,10 @@ class Census:
 
     def _take(self, scan: Scan, duration_s: float) -> None:
         """Replace the figures. What changed while the scan ran may be counted or not; the next one has it right."""
+        with self._counting:
+            self._replace(scan, duration_s)
+
+    def _replace(self, scan: Scan, duration_s: float) -> None:
         self._figures = Figures(
             categories=dict(scan.categories),
             as_of=f"{self._clock.utc_text().replace(' ', 'T')}Z",
@@ -230,43 +251,85 @@ class Census:
             num_dangling=self._figures.num_dangling,
             files=scan.files,
         )
-        self.orphans = scan.orphans
+        self._orphans = {orphan.path: orphan for orphan in scan.orphans}
+        self._unowned = {}
         self._progress = 0
 
     async def _reconcile(self, scan: Scan) -> None:
         outcome = await self._reconciliation.apply(scan)
         self._figures.num_dangling = outcome.num_dangling
         gone = set(outcome.adopted) | {orphan.path for orphan in scan.orphans if outcome.is_unowned(orphan.path)}
-        if gone:
-            self.orphans = [orphan for orphan in scan.orphans if orphan.path not in gone]
-            taken = [orphan for orphan in scan.orphans if orphan.path in gone]
-            self._figures.num_orphans -= len(taken)
-            self._figures.orphans = Size(
-                self._figures.orphans.size_bytes - sum(orphan.measured.size_bytes for orphan in taken),
-                self._figures.orphans.allocated_bytes - sum(orphan.measured.allocated_bytes for orphan in taken),
-            )
+        for path in gone:
+            if (orphan := self._take_orphan(path)) is not None and outcome.is_unowned(path):
+                self._unowned[path] = orphan
         if not self._writer.is_full:
             await self._writer.change(SetFact(LAST_SCAN, _encoder.encode(self._figures)))
 
     # What changes in between.
 
-    def published(self, category: str, file: OwnedFile) -> None:
-        """An entry got a file."""
-        self._add(category, file.size_bytes, file.allocated_bytes)
+    def published(self, path: bytes, found: Measured, recorded: OwnedFile | None) -> None:
+        """An entry got a file or directory: what the last scan has counted of it is not counted again.
 
-    def moved(self, source: str, target: str, size_bytes: int, allocated_bytes: int) -> None:
-        """Files went from one category to another: into the trash, or back."""
-        self._add(source, -size_bytes, -allocated_bytes)
-        self._add(target, size_bytes, allocated_bytes)
+        Args:
+            path: where it lies.
+            found: as it is now.
+            recorded: as it was when an entry got it before.
+        """
+        with self._counting:
+            known = Size()
+            if recorded is not None:
+                known = Size(recorded.size_bytes, recorded.allocated_bytes)
+            elif (orphan := self._take_orphan(path) or self._unowned.pop(path, None)) is not None:
+                known = Size(orphan.measured.size_bytes, orphan.measured.allocated_bytes)
+            elif found.newest_ns < self._scanned_ns:
+                known = self._counted_above(path, found)
+            self._add(
+                category_of(path), found.size_bytes - known.size_bytes, found.allocated_bytes - known.allocated_bytes
+            )
 
-    def freed(self, category: str, size_bytes: int, allocated_bytes: int) -> None:
-        """Files are gone for good."""
-        self._add(category, -size_bytes, -allocated_bytes)
+    def _counted_above(self, path: bytes, found: Measured) -> Size:
+        """What was counted of a path as a part of something that no entry named."""
+        above = ancestors_of(path)
+        known = Size(found.size_bytes, found.allocated_bytes)
+        if any(one in self._orphans for one in above):
+            self._figures.orphans = _added(self._figures.orphans, -known.size_bytes, -known.allocated_bytes)
+            return known
+        return known if any(one in self._unowned for one in above) else Size()
+
+    def _take_orphan(self, path: bytes) -> Orphan | None:
+        """It is nobody's no more."""
+        if (orphan := self._orphans.pop(path, None)) is not None:
+            size = orphan.measured
+            self._figures.num_orphans -= 1
+            self._figures.orphans = _added(self._figures.orphans, -size.size_bytes, -size.allocated_bytes)
+        return orphan
+
+    def trashed(self, path: bytes, size_bytes: int, allocated_bytes: int) -> None:
+        """A path was moved into the trash."""
+        with self._counting:
+            self._take_orphan(path)
+            self._add(category_of(path), -size_bytes, -allocated_bytes)
+            self._add(TRASH, size_bytes, allocated_bytes)
+
+    def put_back(self, path: bytes, size_bytes: int, allocated_bytes: int) -> None:
+        """A path was moved out of the trash again."""
+        with self._counting:
+            self._add(TRASH, -size_bytes, -allocated_bytes)
+            self._add(category_of(path), size_bytes, allocated_bytes)
+
+    def purged(self, size_bytes: int, allocated_bytes: int) -> None:
+        """Something in the trash is gone for good."""
+        with self._counting:
+            self._add(TRASH, -size_bytes, -allocated_bytes)
 
     def _add(self, category: str, size_bytes: int, allocated_bytes: int) -> None:
-        old = self._figures.categories.get(category, Size())
-        new = Size(max(0, old.size_bytes + size_bytes), max(0, old.allocated_bytes + allocated_bytes))
+        self._is_disturbed = self._is_disturbed or self._begun > self._ended
+        new = _added(self._figures.categories.get(category, Size()), size_bytes, allocated_bytes)
         self._figures.categories = {**self._figures.categories, category: new}
+
+
+def _added(size: Size, size_bytes: int, allocated_bytes: int) -> Size:
+    return Size(max(0, size.size_bytes + size_bytes), max(0, size.allocated_bytes + allocated_bytes))
 
 
 def _orphan_size(orphan: Orphan) -> EntrySize:

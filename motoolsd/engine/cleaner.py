@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from motoolsd.core.deadlines import Moment
 from motoolsd.core.errors import EntryNotFound, PlanOutdated, RequestError
@@ -27,16 +28,15 @@ from motoolsd.engine.planning import Planning
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.removing import ITEMS_AT_ONCE, Trash, cleaned
 from motoolsd.engine.writer import Writer
+from motoolsd.store.plans import SavePlan, packed_outcome, select_plan
 from motoolsd.store.removals import (
     BeginRemoval,
     Removal,
     RemovedPath,
-    SavePlan,
     SetRemovalState,
     State,
     select_entries,
     select_paths,
-    select_plan,
     select_removal,
     select_removal_of,
     select_removals,
@@ -120,29 +120,36 @@ class Cleaner:
             RequestError: the database cannot be written; what was removed by then lies in the trash.
         """
         async with self._lock:
-            plan = await self._store.read(select_plan, request.plan_id)
-            done = await self._store.read(select_removal_of, plan.plan_id)
-            if done is not None:
-                yield await self._told(done, plan)
+            kept = await self._store.read(select_plan, request.plan_id)
+            plan = kept.plan
+            if (told := kept.outcome or await self._interrupted(plan)) is not None:
+                yield told
                 return
             now = await self._planning.draw(plan.plan_id, plan.criteria, plan.made)
             if changed := changes_since(plan, now):
                 raise PlanOutdated(plan.plan_id, changed)
             removing = self._trash.removing(await self._begin(plan))
+            done = 0
             try:
-                for start in range(0, len(plan.items), ITEMS_AT_ONCE):
-                    part = plan.items[start : start + ITEMS_AT_ONCE]
+                while done < len(plan.items):
                     with anyio.CancelScope(shield=True):
-                        await removing.remove(start, part)
-                    yield Progress(done=start + len(part), total=len(plan.items), freed_bytes=removing.freed_bytes)
+                        await removing.remove(done, plan.items[done : done + ITEMS_AT_ONCE])
+                    done = min(done + ITEMS_AT_ONCE, len(plan.items))
+                    yield Progress(done=done, total=len(plan.items), freed_bytes=removing.freed_bytes)
             finally:
                 is_kept = request.to_trash and not removing.is_empty
+                told = removing.told(removing.removal if is_kept else 0, is_complete=done == len(plan.items))
                 with anyio.CancelScope(shield=True):
-                    await self._end(removing.removal, is_kept=is_kept)
-            yield removing.told(removing.removal if is_kept else 0)
+                    await self._end(removing.removal, told)
+            yield told
 
-    async def evict(self, criteria: Criteria, reason: str) -> Cleaned:
-        """Remove what fits, for good, without being asked.
+    async def remove(self, criteria: Criteria, reason: str, *, to_trash: bool = False) -> Cleaned:
+        """Remove what fits, without showing it first.
+
+        Args:
+            criteria: what is to go.
+            reason: for the trash's list.
+            to_trash: whether it can be undone; else the room is freed at once.
 
         Raises:
             RequestError: the database cannot be read or written.
@@ -155,8 +162,9 @@ class Cleaner:
             for start in range(0, len(plan.items), ITEMS_AT_ONCE):
                 with anyio.CancelScope(shield=True):
                     await removing.remove(start, plan.items[start : start + ITEMS_AT_ONCE])
-            await self._end(removing.removal, is_kept=False)
-            return removing.told(0)
+            told = removing.told(removing.removal if to_trash and not removing.is_empty else 0)
+            await self._end(removing.removal, told)
+            return told
 
     async def _begin(self, plan: Plan) -> int:
         expires = self._clock.moment().after(self.keep_s)
@@ -164,18 +172,25 @@ class Cleaner:
         reached("removal begun")
         return begun.number
 
-    async def _end(self, removal: int, *, is_kept: bool) -> None:
-        await self._writer.change(SetRemovalState(removal, State.TRASHED if is_kept else State.PURGING))
+    async def _end(self, removal: int, told: Cleaned) -> None:
+        is_kept = told.removal_id != 0
+        state = State.TRASHED if is_kept else State.PURGING
+        await self._writer.change(SetRemovalState(removal, state, packed_outcome(told)))
         reached("removal ended")
         if not is_kept:
             await self._trash.purge(removal)
 
-    async def _told(self, removal: Removal, plan: Plan) -> Cleaned:
-        """What came of a plan that was carried out before."""
+    async def _interrupted(self, plan: Plan) -> Cleaned | None:
+        """What came of a plan in whose middle an earlier daemon was killed; None if there was none."""
+        removal = await self._store.read(select_removal_of, plan.plan_id)
+        if removal is None:
+            return None
         entries = await self._store.read(select_entries, removal.id)
         paths = await self._store.read(select_paths, removal.id)
-        orphans = sum(item.kind == ORPHAN for item in plan.items)
-        return cleaned(removal.id, entries, orphans, sum(path.allocated_bytes for path in paths))
+        taken = {path.path for path in paths}
+        orphans = sum(item.kind == ORPHAN and item.paths[0].path in taken for item in plan.items)
+        told = cleaned(removal.id, entries, orphans, sum(path.allocated_bytes for path in paths))
+        return msgspec.structs.replace(told, is_complete=len(entries) + orphans == len(plan.items))
 
     # The trash.
 

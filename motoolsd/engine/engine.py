@@ -94,7 +94,7 @@ class Engine:
         self.publishing = Publishing(store, files, self.census, clock, writer, self.enqueue_nowait)
         self.protection = Protection(store, writer, clock, users, self.claims)
         self.cleaner = Cleaner(store, files, clock, writer, self.census, self.protection, settings)
-        self.verification = Verification(store, files, writer, slots, self.census)
+        self.verification = Verification(store, files, writer, slots, self.census, self.cleaner)
         self.budget = Budget(self.census, self.cleaner, files, settings)
 
     async def recover(self) -> None:

@@ -8,17 +8,17 @@ in its place. What a kill leaves behind in between still stands in `staging/`, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.to_thread
 
 from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.core.files import category_of, check_path, dataset_of, dataset_path
+from motoolsd.core.files import Measured, check_path, dataset_of, dataset_path
 from motoolsd.core.ports import Clock, DiskFull, FileTree, PathMissing, TreeError
 from motoolsd.engine.census import Census
 from motoolsd.engine.writer import Answer, Writer
-from motoolsd.store.ownership import OwnedFile, Publication
+from motoolsd.store.ownership import OwnedFile, Publication, select_recorded
 from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
 from motoolsd.wire.keys import Kind
@@ -73,7 +73,9 @@ class Publishing:
             is_new = await self._place(staged, target, may_be_done=request.request_key.is_retry)
         is_stored = False
         try:
-            files = await self._measure(paths)
+            measured = await self._measure([path for found in paths.values() for path in found])
+            files = {key: [owned_file(path, measured[path]) for path in found] for key, found in paths.items()}
+            recorded = await self._rows.read(select_recorded, list(measured)) if measured else {}
             expires = None if request.ttl_s is None else self._clock.moment().after(request.ttl_s)
             reply = await self._store(Publication(put=request, files=files, expires=expires))
             is_stored = True
@@ -82,7 +84,8 @@ class Publishing:
                 with anyio.CancelScope(shield=True):
                     await self._leave_staging(staged, target, take_back=is_new and not is_stored)
         if not request.request_key.is_retry:
-            self._count(files)
+            for path, size in measured.items():
+                self._census.published(path, size, recorded.get(path))
         return reply
 
     async def recover(self) -> None:
@@ -113,18 +116,17 @@ class Publishing:
         except TreeError as error:
             raise StorageFailed(str(error)) from error
 
-    async def _measure(self, paths: Mapping[str, Sequence[bytes]]) -> dict[str, list[OwnedFile]]:
-        def measure() -> dict[str, list[OwnedFile]]:
-            found: dict[str, list[OwnedFile]] = {}
-            for key, owned in paths.items():
-                for path in owned:
-                    if (size := self._files.measure(path)) is None:
-                        shown = path.decode("utf-8", "backslashreplace")
-                        raise RequestError(f"there is no file or directory {shown} in the cache directory")
-                    found.setdefault(key, []).append(OwnedFile(path, size.size_bytes, size.allocated_bytes))
+    async def _measure(self, paths: Sequence[bytes]) -> dict[bytes, Measured]:
+        def measure() -> dict[bytes, Measured]:
+            found: dict[bytes, Measured] = {}
+            for path in paths:
+                if (size := self._files.measure(path)) is None:
+                    shown = path.decode("utf-8", "backslashreplace")
+                    raise RequestError(f"there is no file or directory {shown} in the cache directory")
+                found[path] = size
             return found
 
-        return await anyio.to_thread.run_sync(measure) if any(paths.values()) else {}
+        return await anyio.to_thread.run_sync(measure) if paths else {}
 
     async def _store(self, publication: Publication) -> WriteReply:
         # Two, because what it takes away from whoever computes it is a write, too.
@@ -154,11 +156,6 @@ class Publishing:
         except TreeError as error:
             logger.error("something is left in staging until the next start: %s", error)
 
-    def _count(self, files: Mapping[str, Sequence[OwnedFile]]) -> None:
-        for owned in files.values():
-            for file in owned:
-                self._census.published(category_of(file.path), file)
-
 
 def paths_of(request: PutRequest) -> dict[str, list[bytes]]:
     """The paths of each entry of a put, by key.
@@ -174,6 +171,11 @@ def paths_of(request: PutRequest) -> dict[str, list[bytes]]:
         raise RequestError(message)
     by_task = dict(zip(request.logs, keys, strict=True))
     return {by_task[task]: [path] for task, path in request.files.items()}
+
+
+def owned_file(path: bytes, measured: Measured) -> OwnedFile:
+    """A path as its entry owns it."""
+    return OwnedFile(path, measured.size_bytes, measured.allocated_bytes)
 
 
 def _target(request: PutRequest) -> bytes:

@@ -14,8 +14,9 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+import msgspec
 
-from motoolsd.core.files import category_of, overlaps
+from motoolsd.core.files import overlaps
 from motoolsd.core.leases import Key
 from motoolsd.core.points import reached
 from motoolsd.core.ports import FileTree, PathMissing, TreeError
@@ -37,7 +38,6 @@ from motoolsd.store.removals import (
 from motoolsd.store.store import Store
 from motoolsd.wire.cleaning import ORPHAN, Cleaned, Kept
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.names import TRASH
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Trash:
             return left
         await anyio.to_thread.run_sync(self._purge, removal)
         reached("undo ended")
-        await self._writer.change(DropRemoval(removal))
+        await self._writer.change(DropRemoval(removal, is_undone=True))
         return left
 
     def _move_back(self, removal: int, paths: Sequence[RemovedPath]) -> list[Kept]:
@@ -102,7 +102,7 @@ class Trash:
                 left.append(Kept(path=path.path, why=error.reason))
                 continue
             reached("path put back")
-            self._census.moved(TRASH, category_of(path.path), path.size_bytes, path.allocated_bytes)
+            self._census.put_back(path.path, path.size_bytes, path.allocated_bytes)
         self._files.sync_trash(removal, [path.path for path in paths])
         return left
 
@@ -121,7 +121,7 @@ class Trash:
         if not is_empty:
             return 0
         for path in paths:
-            self._census.freed(TRASH, path.size_bytes, path.allocated_bytes)
+            self._census.purged(path.size_bytes, path.allocated_bytes)
         await self._writer.change(DropRemoval(removal))
         reached("purge ended")
         return sum(path.allocated_bytes for path in paths)
@@ -225,14 +225,15 @@ class Removing:
                 continue
             reached("path moved")
             self.freed_bytes += path.allocated_bytes
-            self._census.moved(category_of(path.path), TRASH, path.size_bytes, path.allocated_bytes)
+            self._census.trashed(path.path, path.size_bytes, path.allocated_bytes)
         if paths:
             self._files.sync_trash(self.removal, [path.path for path in paths])
         return stayed
 
-    def told(self, removal_id: int) -> Cleaned:
+    def told(self, removal_id: int, *, is_complete: bool = True) -> Cleaned:
         """What was done."""
-        return cleaned(removal_id, self.entries, self.orphans, self.freed_bytes, self.left)
+        counted = cleaned(removal_id, self.entries, self.orphans, self.freed_bytes, self.left)
+        return counted if is_complete else msgspec.structs.replace(counted, is_complete=False)
 
 
 def cleaned(

@@ -1,7 +1,8 @@
 """Comparing rows, files and the database with what they should be.
 
-Layer: engine. Imports census, writer, store and core.
-Invariant: without `repair` nothing is changed. What is repaired becomes a miss; no file is removed.
+Layer: engine. Imports census, cleaner, writer, store and core.
+Invariant: without `repair` nothing is changed. What is repaired becomes a miss; a row whose file is gone goes to the
+trash, from where it can be put back; no file is removed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from motoolsd.core.guards import DAMAGED, MISSING
 from motoolsd.core.ports import FileTree, TreeError
 from motoolsd.core.slots import Slots
 from motoolsd.engine.census import Census
+from motoolsd.engine.cleaner import Cleaner
 from motoolsd.engine.writer import Writer
 from motoolsd.store.entries import SetVoid
 from motoolsd.store.ownership import OwnedPath, select_owned
 from motoolsd.store.reads import FROM_START, select_damaged
 from motoolsd.store.store import Store
-from motoolsd.wire.cleaning import ORPHAN, Finding, FindingPage, Progress, Verify
+from motoolsd.wire.cleaning import ORPHAN, Criteria, Finding, FindingPage, Progress, Verify
 from motoolsd.wire.keys import Kind, slot_of
 
 PAGE_ROWS: Final = 500
@@ -33,13 +35,16 @@ DATABASE: Final = "database"
 class Verification:
     """Looks at everything once."""
 
-    def __init__(self, store: Store, files: FileTree, writer: Writer, slots: Slots, census: Census) -> None:
+    def __init__(
+        self, store: Store, files: FileTree, writer: Writer, slots: Slots, census: Census, cleaner: Cleaner
+    ) -> None:
         """Wire up."""
         self._store = store
         self._files = files
         self._writer = writer
         self._slots = slots
         self._census = census
+        self._cleaner = cleaner
 
     async def verify(self, request: Verify) -> AsyncGenerator[Progress | FindingPage, None]:
         """What is wrong, as it is found, with progress in between.
@@ -60,6 +65,8 @@ class Verification:
             async for looked_at, found in self._check_files(kind, request):
                 files += looked_at
                 yield FindingPage(items=found) if found else Progress(done=files, unit="files")
+        if request.repair:
+            await self._cleaner.remove(Criteria(dangling=True), "verify --repair", to_trash=True)
         await self._census.rescan()
         orphans = [
             Finding(
@@ -121,7 +128,12 @@ class Verification:
         stopped = threading.Event()
 
         def look() -> list[Finding]:
-            return [found for item in items if (found := self._problem(item, stopped, deep=deep)) is not None]
+            return [
+                found
+                for item in items
+                # What was found damaged misses already.
+                if item.void_reason != DAMAGED and (found := self._problem(item, stopped, deep=deep)) is not None
+            ]
 
         try:
             return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)

@@ -215,6 +215,18 @@ def select_owners(connection: sqlite3.Connection, paths: Sequence[bytes]) -> lis
     return found
 
 
+def select_recorded(connection: sqlite3.Connection, paths: Sequence[bytes]) -> dict[bytes, OwnedFile]:
+    """Those of the paths that an entry owns, as they were measured last."""
+    found = {}
+    for path in paths:
+        row = connection.execute(
+            "SELECT size_bytes, allocated_bytes FROM motoolsd_files WHERE path = ? LIMIT 1", (path,)
+        ).fetchone()
+        if row is not None:
+            found[path] = OwnedFile(path, row[0] or 0, row[1] or 0)
+    return found
+
+
 class ForgetUnowned(Change, frozen=True):
     """Drop what is left over of entries that somebody removed or changed by hand."""
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from motoolsd.core.guards import Guard
+from motoolsd.core.guards import DAMAGED, Guard
 from motoolsd.store.ownership import GUARD_COLUMNS, WHERE_KEY, guard_of, key_cells, paths_of
 from motoolsd.store.rows import (
     KEY_COLUMNS,
@@ -189,15 +189,17 @@ class DamagedPart(NamedTuple):
 
 
 def select_damaged(connection: sqlite3.Connection, kind: Kind, after: int, limit: int) -> DamagedPart:
-    """Which of some rows do not fit their checksum."""
+    """Which of some rows do not fit their checksum; those that miss for that already are left out."""
     columns = ", ".join(KEY_COLUMNS[kind])
     rows = connection.execute(
-        f"SELECT rowid, {VALUE_COLUMN[kind]}, checksum, {columns} FROM {TABLES[kind]}"
+        f"SELECT rowid, {VALUE_COLUMN[kind]}, checksum, void_reason IS ?, {columns} FROM {TABLES[kind]}"
         " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-        (after, limit),
+        (DAMAGED, after, limit),
     ).fetchall()
     damaged = [
-        key for _, value, checksum, *cells in rows if is_damaged(key := key_of(kind, cells), bytes_of(value), checksum)
+        key
+        for _, value, checksum, is_known, *cells in rows
+        if not is_known and is_damaged(key := key_of(kind, cells), bytes_of(value), checksum)
     ]
     return DamagedPart(len(rows), damaged, rows[-1][0] if len(rows) == limit else None)
 

@@ -1,4 +1,4 @@
-"""Clean-ups on disk: plans, what each took, and putting it back.
+"""Clean-ups on disk: what each took, and putting it back.
 
 Layer: store. Imports core.retention, outcomes, ownership and rows.
 Invariant: rows go, and come back, in the same transaction that says so. What lies in `trash/<removal>/<number>` was at
@@ -18,18 +18,14 @@ from motoolsd.core.deadlines import Moment, unpacked
 from motoolsd.core.errors import EntryNotFound, RequestError
 from motoolsd.core.files import Seen
 from motoolsd.core.guards import Guard
-from motoolsd.core.retention import Plan, PlannedItem
+from motoolsd.core.retention import PlannedItem
 from motoolsd.store.outcomes import Applied, Change, Key, Outcome, StoredEntry
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, as_name, guard_of, key_cells, select_owners
 from motoolsd.store.rows import TABLES, VALUE_COLUMN, Cell, bytes_of, text_of, timestamp
 from motoolsd.wire.cleaning import ORPHAN, TrashRow
 from motoolsd.wire.keys import Kind
 
-PLANS_MAX: Final = 8
-"""Plans that are kept; the oldest goes for a new one."""
-
 _encoder = msgspec.msgpack.Encoder()
-_plan_decoder = msgspec.msgpack.Decoder(Plan)
 _seen_decoder = msgspec.msgpack.Decoder(Seen)
 
 
@@ -72,25 +68,6 @@ class RemovedPath(msgspec.Struct, frozen=True):
     allocated_bytes: int
 
 
-class SavePlan(Change, frozen=True):
-    """Keep a plan for `ApplyPlan`."""
-
-    plan: Plan
-
-    def apply(self, connection: sqlite3.Connection, now: str, /) -> Outcome:
-        """Store it; the oldest go."""
-        packed = _encoder.encode(self.plan)
-        connection.execute(
-            "INSERT INTO motoolsd_plans (id, made_at, plan) VALUES (?, ?, ?)", (self.plan.plan_id, now, packed)
-        )
-        connection.execute(
-            "DELETE FROM motoolsd_plans"
-            " WHERE rowid NOT IN (SELECT rowid FROM motoolsd_plans ORDER BY rowid DESC LIMIT ?)",
-            (PLANS_MAX,),
-        )
-        return Applied()
-
-
 class BeginRemoval(Change, frozen=True):
     """Open a removal; its number is that of the outcome."""
 
@@ -114,11 +91,20 @@ class SetRemovalState(Change, frozen=True):
 
     removal: int
     state: State
+    outcome: bytes | None = None
+    """What came of its plan, if that is known by now."""
 
     def apply(self, connection: sqlite3.Connection, _now: str, /) -> Outcome:
         """Set it."""
         connection.execute("UPDATE motoolsd_removals SET state = ? WHERE id = ?", (self.state.value, self.removal))
+        if self.outcome is not None:
+            connection.execute(_SET_OUTCOME, (self.outcome, self.removal))
         return Applied()
+
+
+_SET_OUTCOME: Final = (
+    "UPDATE motoolsd_plans SET outcome = ? WHERE id = (SELECT plan_id FROM motoolsd_removals WHERE id = ?)"
+)
 
 
 class RemoveItems(Change, frozen=True):
@@ -269,9 +255,13 @@ class DropRemoval(Change, frozen=True):
     """Nothing of a removal is left in the trash."""
 
     removal: int
+    is_undone: bool = False
+    """Whether its plan can be carried out again."""
 
     def apply(self, connection: sqlite3.Connection, _now: str, /) -> Outcome:
         """Forget it."""
+        if self.is_undone:
+            connection.execute(_SET_OUTCOME, (None, self.removal))
         for table in ("motoolsd_removed_entries", "motoolsd_removed_paths"):
             connection.execute(f"DELETE FROM {table} WHERE removal = ?", (self.removal,))
         connection.execute("DELETE FROM motoolsd_removals WHERE id = ?", (self.removal,))
@@ -279,21 +269,6 @@ class DropRemoval(Change, frozen=True):
 
 
 # Reading.
-
-
-def select_plan(connection: sqlite3.Connection, plan_id: str) -> Plan:
-    """A plan that is kept.
-
-    Raises:
-        EntryNotFound: there is none of that name.
-    """
-    row = connection.execute("SELECT plan FROM motoolsd_plans WHERE id = ?", (plan_id,)).fetchone()
-    if row is None:
-        raise EntryNotFound(f"there is no plan {plan_id}: the last {PLANS_MAX} are kept. Make a new one with --dry-run")
-    try:
-        return _plan_decoder.decode(row[0])
-    except msgspec.MsgspecError as error:
-        raise EntryNotFound(f"plan {plan_id} cannot be read: make a new one with --dry-run") from error
 
 
 _REMOVAL: Final = "SELECT id, state, reason, removed_at, expires_at FROM motoolsd_removals"
@@ -312,8 +287,8 @@ def select_removals(connection: sqlite3.Connection) -> list[Removal]:
 
 
 def select_removal_of(connection: sqlite3.Connection, plan_id: str) -> Removal | None:
-    """What came of a plan; None if it was not carried out, or is not to be undone any more."""
-    row = connection.execute(f"{_REMOVAL} WHERE plan_id = ?", (plan_id,)).fetchone()
+    """The removal of a plan; None if it was not carried out, or nothing of it lies in the trash any more."""
+    row = connection.execute(f"{_REMOVAL} WHERE plan_id = ? ORDER BY id DESC", (plan_id,)).fetchone()
     return None if row is None else _removal(row)
 
 

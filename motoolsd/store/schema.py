@@ -92,7 +92,7 @@ TABLES_OF: Final[dict[int, dict[str, frozenset[str]]]] = {
         "motoolsd_unowned": frozenset({"path"}),
         "motoolsd_uses": frozenset({"use_id", "kind", "key", "process"}),
         "motoolsd_facts": frozenset({"name", "value"}),
-        "motoolsd_plans": frozenset({"id", "made_at", "plan"}),
+        "motoolsd_plans": frozenset({"id", "made_at", "plan", "outcome"}),
         "motoolsd_removals": frozenset({"id", "plan_id", "reason", "removed_at", "expires_at", "state"}),
         "motoolsd_removed_entries": frozenset({"removal", "number", "kind", "key", "entry"}),
         "motoolsd_removed_paths": frozenset({"removal", "number", "path", "seen", "size_bytes", "allocated_bytes"}),
@@ -177,7 +177,7 @@ VERSION_3: Final = (
     "CREATE TABLE motoolsd_facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     # Of older rows it is not known when they were stored or used: not before this.
     "INSERT INTO motoolsd_facts (name, value) VALUES ('since', CURRENT_TIMESTAMP)",
-    "CREATE TABLE motoolsd_plans (id TEXT PRIMARY KEY, made_at TIMESTAMP NOT NULL, plan BLOB NOT NULL)",
+    "CREATE TABLE motoolsd_plans (id TEXT PRIMARY KEY, made_at TIMESTAMP NOT NULL, plan BLOB NOT NULL, outcome BLOB)",
     # Each clean-up: the entries and the paths that it took. What lies in trash/<removal>/<number> was at `path`.
     (
         "CREATE TABLE motoolsd_removals (id INTEGER PRIMARY KEY AUTOINCREMENT, plan_id TEXT, reason TEXT NOT NULL,"
