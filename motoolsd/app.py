@@ -42,7 +42,7 @@ from motoolsd.server.listener import Listener
 from motoolsd.store.connection import SQLITE_VERSION
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import Store, open_store
-from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_usage_flush
+from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_usage_flush
 from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
 from motoolsd.wire.names import CONFIG, RUNS, SOCKET
 from motoolsd.wire.version import __version__
@@ -244,6 +244,7 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
     group.start_soon(engine.census.run_scans, settings.scan_interval_s)
     group.start_soon(run_budget, engine.budget, clock, settings.budget_interval_s)
+    group.start_soon(run_pins, engine.protection, clock, settings.budget_interval_s)
     group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
     if running.idle_timeout_s:
         group.start_soon(

@@ -18,7 +18,7 @@ from motoolsd.core.protection import InUse
 from motoolsd.engine.claims import Claims
 from motoolsd.engine.writer import Writer
 from motoolsd.store.candidates import select_made_from, select_pinned
-from motoolsd.store.entries import SetPin
+from motoolsd.store.entries import EndPins, SetPin, select_ended_pins
 from motoolsd.store.facts import DropUses, SaveUse, select_uses
 from motoolsd.store.store import Store
 from motoolsd.wire.cleaning import EndUse, Pin, Pinned, Use
@@ -110,6 +110,18 @@ class Protection:
             message = f"no entry has the key or value {request.key}: see `motools cache list`"
             raise EntryNotFound(message)
         return Pinned(count=applied.number)
+
+    async def end_pins(self) -> None:
+        """Take away the pins whose time is over.
+
+        Raises:
+            RequestError: the database cannot be read or written.
+        """
+        now = self._clock.moment()
+        for kind in Kind:
+            if await self._store.read(select_ended_pins, kind, now):
+                await self._writer.change(EndPins(now))
+                return
 
     def protected_nowait(self) -> dict[Key, str]:
         """What is computed or in use at this moment."""

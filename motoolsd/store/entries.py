@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from motoolsd.core.deadlines import Moment
+from motoolsd.core.deadlines import Moment, unpacked
 from motoolsd.core.guards import MISSING, Guard
 from motoolsd.store.outcomes import Applied, Change, Key, Outcome, StoredEntry
 from motoolsd.store.ownership import (
@@ -159,6 +159,32 @@ class SetPin(Change, frozen=True, kw_only=True):
                 (self.is_pinned, self.reason, until, *cells),
             ).rowcount
         return Applied(number=count)
+
+
+class EndPins(Change, frozen=True):
+    """Take away the pins whose time is over."""
+
+    now: Moment
+
+    def apply(self, connection: sqlite3.Connection, _now: str, /) -> Outcome:
+        """Look at all; how many there were."""
+        count = 0
+        for kind, table in TABLES.items():
+            for (rowid,) in select_ended_pins(connection, kind, self.now):
+                connection.execute(
+                    f"UPDATE {table} SET pinned = 0, pin_reason = NULL, pinned_until = NULL WHERE rowid = ?", (rowid,)
+                )
+                count += 1
+        return Applied(number=count)
+
+
+def select_ended_pins(connection: sqlite3.Connection, kind: Kind, now: Moment) -> list[tuple[int]]:
+    """Row numbers of the entries whose pin's time is over."""
+    rows = connection.execute(
+        f"SELECT rowid, pinned_until FROM {TABLES[kind]} WHERE pinned != 0 AND pinned_until IS NOT NULL"
+    ).fetchall()
+    ends = ((rowid, unpacked(until) if isinstance(until, bytes) else None) for rowid, until in rows)
+    return [(rowid,) for rowid, end in ends if end is not None and end.is_over(now)]
 
 
 def named(kind: Kind, name: str) -> tuple[str, tuple[str | None, ...]]:

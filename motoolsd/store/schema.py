@@ -167,6 +167,7 @@ VERSION_3: Final = (
         " allocated_bytes INTEGER, PRIMARY KEY (kind, entry, path)) WITHOUT ROWID"
     ),
     "CREATE INDEX motoolsd_files_by_path ON motoolsd_files (path)",
+    *(f"CREATE INDEX {table}_pinned ON {table} (pinned) WHERE pinned != 0" for table in OLD_TABLES),
     # What lay under runs/ before there was ownership: nobody's, and no orphan.
     "CREATE TABLE motoolsd_unowned (path BLOB PRIMARY KEY) WITHOUT ROWID",
     # Which entries are in use by which process, over a restart of the daemon.

@@ -7,7 +7,7 @@ Invariant: a reply is stored in the same transaction as its write.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -18,9 +18,11 @@ from motoolsd.store.outcomes import Applied, Change, Outcome
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, Publication, disown, disown_removed, key_cells, publish
 from motoolsd.store.puts import Puts, RowsStatement, put_keys
 from motoolsd.store.reads import select_value
-from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of
+from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of, text_of
+from motoolsd.wire.cleaning import Protected
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
+    PROTECTED_NAMED_MAX,
     Clear,
     ClearAll,
     Cleared,
@@ -149,7 +151,7 @@ def _carry_out(connection: sqlite3.Connection, item: WriteRequest | Publication,
             return _clear(connection, item)
         case ClearAll():
             puts.flush()
-            return _clear_all(connection)
+            return _clear_all(connection, force=item.force)
         case _:
             return Applied(reply=Stored(), stored=puts.add(item))
 
@@ -188,25 +190,44 @@ _CLEARED_FIELD = {Kind.DATASET: "datasets", Kind.MODEL: "models", Kind.EVAL: "ev
 def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
     field = _CLEARED_FIELD[item.kind]
     conditions = _conditions(item)
-    if not conditions:
+    stay = [] if item.force else _pinned(connection, item.kind, conditions)
+    if not conditions and not stay:
         count = connection.execute(f"DELETE FROM {TABLES[item.kind]}").rowcount
         disown_removed(connection, item.kind)
-        return Applied(reply=Cleared(**{field: count}), emptied=(item.kind,))
+        return Applied(reply=_cleared({field: count}), emptied=(item.kind,))
     columns = ", ".join(KEY_COLUMNS[item.kind])
-    where = " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column, _ in map(_spelled, conditions))
-    source = f"FROM {TABLES[item.kind]} WHERE {where}"
+    source = f"FROM {TABLES[item.kind]} WHERE {_where(conditions)}{'' if item.force else ' AND pinned = 0'}"
     wanted = [_json(texts) for _, texts in map(_spelled, conditions)]
     first = f"SELECT 1 {source} LIMIT {REMOVED_MAX + 1}"
     (count,) = connection.execute(f"SELECT count(*) FROM ({first})", wanted).fetchone()
     if count > REMOVED_MAX:
         count = connection.execute(f"DELETE {source}", wanted).rowcount
         disown_removed(connection, item.kind)
-        return Applied(reply=Cleared(**{field: count}), is_large=True)
+        return Applied(reply=_cleared({field: count}, stay), is_large=True)
     own = f"{ENTRY_COLUMN[item.kind]}, files, {columns}"
     rows = connection.execute(f"DELETE {source} RETURNING {own}", wanted).fetchall()
     disown(connection, item.kind, [entry for entry, files, *_ in rows if files])
     removed = [(item.kind, key_of(item.kind, cells)) for _, _, *cells in rows]
-    return Applied(reply=Cleared(**{field: len(rows)}), removed=removed)
+    return Applied(reply=_cleared({field: len(rows)}, stay), removed=removed)
+
+
+def _where(conditions: list[tuple[str, list[str]]]) -> str:
+    """Its parameters are the texts of each condition, as JSON."""
+    columns = [column for column, _ in map(_spelled, conditions)]
+    return " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column in columns) or "1"
+
+
+def _pinned(connection: sqlite3.Connection, kind: Kind, conditions: list[tuple[str, list[str]]]) -> list[Protected]:
+    """The pinned entries that match."""
+    rows = connection.execute(
+        f"SELECT pin_reason, {', '.join(KEY_COLUMNS[kind])} FROM {TABLES[kind]}"
+        f" WHERE pinned != 0 AND {_where(conditions)}",
+        [_json(texts) for _, texts in map(_spelled, conditions)],
+    ).fetchall()
+    return [
+        Protected(kind=kind.value, key=key_of(kind, cells), why=f"pinned: {text_of(reason)}" if reason else "pinned")
+        for reason, *cells in rows
+    ]
 
 
 def _json(texts: list[str]) -> str:
@@ -227,13 +248,21 @@ def _spelled(condition: tuple[str, list[str]]) -> tuple[str, list[str]]:
     return f"hex({column})", [text.encode().hex().upper() for text in wanted]
 
 
-def _clear_all(connection: sqlite3.Connection) -> Applied:
+def _clear_all(connection: sqlite3.Connection, *, force: bool) -> Applied:
+    stay = [] if force else [pinned for kind in TABLES for pinned in _pinned(connection, kind, [])]
+    only = " WHERE pinned = 0" if stay else ""
     counts = {
-        _CLEARED_FIELD[kind]: connection.execute(f"DELETE FROM {table}").rowcount for kind, table in TABLES.items()
+        _CLEARED_FIELD[kind]: connection.execute(f"DELETE FROM {table}{only}").rowcount
+        for kind, table in TABLES.items()
     }
     for kind in TABLES:
         disown_removed(connection, kind)
-    return Applied(reply=Cleared(**counts), emptied=tuple(TABLES))
+    reply = _cleared(counts, stay)
+    return Applied(reply=reply, is_large=True) if stay else Applied(reply=reply, emptied=tuple(TABLES))
+
+
+def _cleared(counts: Mapping[str, int], stay: Sequence[Protected] = ()) -> Cleared:
+    return Cleared(**counts, num_protected=len(stay), protected=list(stay[:PROTECTED_NAMED_MAX]))
 
 
 def _count_use(connection: sqlite3.Connection, item: Usage, now: str) -> Applied:

@@ -12,6 +12,7 @@ from motoolsd.core.errors import RequestError
 from motoolsd.core.ports import Clock
 from motoolsd.engine.budget import Budget
 from motoolsd.engine.engine import Engine
+from motoolsd.engine.protection import Protection
 from motoolsd.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,16 @@ async def run_budget(budget: Budget, clock: Clock, interval_s: float) -> None:
             await budget.enforce()
         except RequestError as error:
             logger.error("the budget was not looked at: %s", error.message)
+        await clock.sleep(interval_s)
+
+
+async def run_pins(protection: Protection, clock: Clock, interval_s: float) -> None:
+    """Take away the pins whose time is over. Runs until cancelled."""
+    while True:
+        try:
+            await protection.end_pins()
+        except RequestError as error:
+            logger.error("pins that are over stay for now: %s", error.message)
         await clock.sleep(interval_s)
 
 

@@ -24,6 +24,7 @@ from motoolsd.wire.cleaning import (
     Pinned,
     PlanPage,
     Progress,
+    Protected,
     TrashPage,
     Undo,
     Use,
@@ -73,6 +74,8 @@ FEATURES: tuple[str, ...] = (
     "stamps",
     "files",
 )
+
+PROTECTED_NAMED_MAX = 100
 
 OUTSTANDING_MAX = 128
 """Requests that one connection may have open: the daemon stops reading above it, a client does not send."""
@@ -186,10 +189,15 @@ class Clear(Write, tag="clear", frozen=True, kw_only=True):
     keys: list[str] | None = None
     model_ids: list[str] | None = None
     task_ids: list[str] | None = None
+    force: bool = False
+    """Whether pinned ones go, too."""
 
 
 class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
     """Remove every entry of every kind, in one transaction."""
+
+    force: bool = False
+    """Whether pinned ones go, too."""
 
 
 class ListEntries(Message, tag="list", frozen=True, kw_only=True):
@@ -228,6 +236,9 @@ class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     datasets: int = 0
     models: int = 0
     evals: int = 0
+    num_protected: int = 0
+    protected: list[Protected] = msgspec.field(default_factory=list)
+    """The first of those that would have gone, but are pinned; at most `PROTECTED_NAMED_MAX`."""
 
 
 class DatasetPage(Page, tag="dataset_page", frozen=True, kw_only=True):
