@@ -13,8 +13,13 @@ from typing import Any
 
 import msgspec
 
+from motoolsd.core.deadlines import Moment
+from motoolsd.store.commits import commit_batch
+from motoolsd.store.outcomes import Applied, Outcome
+from motoolsd.store.ownership import OwnedFile, Publication
+from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
-from motoolsd.store.writes import Applied, BatchItem, Outcome
+from motoolsd.store.writes import BatchItem
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Clear, ClearAll, PutDataset, PutEvals, PutModel, RequestKey
 
@@ -67,20 +72,30 @@ def put_evals(logs: dict[str, bytes], *, model_id: str = "m", kwargs: bytes | No
     return PutEvals(request_key=request_key(), model_id=model_id, backend_type="inspect", kwargs=kwargs, logs=logs)
 
 
+def publication(
+    put: PutDataset | PutModel | PutEvals, *paths: bytes, size_bytes: int = 10, expires: Moment | None = None
+) -> Publication:
+    """A put whose entries own files; those of a request with several entries belong to the first."""
+    (_, key), *_ = put_keys(put)
+    files = tuple(OwnedFile(path, size_bytes, 4096) for path in paths)
+    return Publication(put=put, files={key: files} if files else {}, expires=expires)
+
+
 def clear(
     kind: Kind,
     *,
     keys: list[str] | None = None,
     model_ids: list[str] | None = None,
     task_ids: list[str] | None = None,
+    force: bool = False,
 ) -> Clear:
     """A Clear."""
-    return Clear(request_key=request_key(), kind=kind, keys=keys, model_ids=model_ids, task_ids=task_ids)
+    return Clear(request_key=request_key(), kind=kind, keys=keys, model_ids=model_ids, task_ids=task_ids, force=force)
 
 
-def clear_all() -> ClearAll:
+def clear_all(*, force: bool = False) -> ClearAll:
     """A ClearAll."""
-    return ClearAll(request_key=request_key())
+    return ClearAll(request_key=request_key(), force=force)
 
 
 def as_retry(request: PutDataset | Clear) -> PutDataset | Clear:
@@ -94,6 +109,11 @@ def applied(outcome: Outcome) -> Applied:
     """The outcome of a write that must have been applied."""
     assert isinstance(outcome, Applied), outcome
     return outcome
+
+
+def committed(raw: sqlite3.Connection, *items: BatchItem) -> list[Applied]:
+    """Commit one batch on a connection of our own; its outcomes, which must all be applied."""
+    return [applied(outcome) for outcome in commit_batch(raw, items, NOW, "cache.db")]
 
 
 def execute(database: str | Path, script: str) -> None:

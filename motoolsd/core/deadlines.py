@@ -14,6 +14,8 @@ import msgspec
 
 CLOCK_JUMP_MAX_S: Final = 3_600.0
 """A wall clock that moved further than this against the other is not believed."""
+_WALL_MAX_S: Final = 253_402_300_799.0
+"""The end of the year 9999, and of the calendar."""
 
 
 class Moment(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +59,7 @@ def unpacked(stored: bytes | str | None) -> Moment | None:
     if stored is None:
         return None
     try:
-        return _decoder.decode(stored)
+        found = _decoder.decode(stored)
     except (msgspec.MsgspecError, UnicodeError, TypeError):
         return None
+    return found if 0 <= found.wall_s <= _WALL_MAX_S else None  # what is listed must have a text

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 from msgspec import Struct, field
 
 from motoolsd.core.errors import RequestError
+from motoolsd.wire import names
 from motoolsd.wire.names import DATASETS, EVALS, FILE_CATEGORIES
 from motoolsd.wire.sizes import Size
 
-DATASET_SUFFIX: Final = b".jsonl"
+DATASET_SUFFIX: Final = names.DATASET_SUFFIX.encode()
 PATH_SIZE_MAX_BYTES: Final = 4095
 _CATEGORIES: Final = tuple(name.encode() for name in FILE_CATEGORIES)
 
@@ -55,7 +56,7 @@ class Scan(Struct, kw_only=True):
 
     categories: dict[str, Size] = field(default_factory=dict)
     """`datasets`, `runs`, `evals`, `database`, `trash`, `staging`: each file counts where it lies."""
-    owned: dict[bytes, Measured] = field(default_factory=dict)
+    owned: dict[bytes, Size] = field(default_factory=dict)
     """Of each owned path that was found. A file below two owned paths counts for the inner one."""
     orphans: list[Orphan] = field(default_factory=list)
     """At most as many as were asked for, the first met."""

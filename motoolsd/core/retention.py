@@ -7,7 +7,8 @@ named, never silently left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct, field
@@ -50,11 +51,6 @@ class Candidate(Struct, frozen=True):
     pinned: str | None = None
     """Why it is pinned; None if it is not."""
     void_reason: str | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all its files."""
-        return sum(file.size_bytes for file in self.files)
 
 
 class PlannedPath(Struct, frozen=True, array_like=True):
@@ -117,7 +113,7 @@ class Draft(Struct, frozen=True):
     protected: list[Protected]
 
 
-def choose(candidates: Iterable[Candidate], criteria: Criteria, protected: Mapping[Key, str], live_bytes: int) -> Draft:
+def choose(candidates: Sequence[Candidate], criteria: Criteria, protected: Mapping[Key, str], live_bytes: int) -> Draft:
     """Which candidates go.
 
     Args:
@@ -129,13 +125,14 @@ def choose(candidates: Iterable[Candidate], criteria: Criteria, protected: Mappi
     chosen: list[tuple[Candidate, str]] = []
     stay: list[Protected] = []
     left = live_bytes
+    owners = Counter(file.path for candidate in candidates for file in candidate.files)
     for candidate in candidates:
-        is_dangling = criteria.dangling and candidate.void_reason == MISSING
-        is_full = len(chosen) >= PLAN_ITEMS_MAX or (criteria.to_bytes is not None and left <= criteria.to_bytes)
-        if is_full and not is_dangling:
+        if len(chosen) >= PLAN_ITEMS_MAX:
             break
-        if criteria.to_bytes is not None and not is_dangling and not candidate.files:
-            continue  # it frees nothing
+        is_dangling = criteria.dangling and candidate.void_reason == MISSING
+        is_enough = criteria.to_bytes is not None and (left <= criteria.to_bytes or not candidate.files)
+        if is_enough and not is_dangling:
+            continue
         why = protected.get((candidate.kind, candidate.key))
         if why is None and candidate.pinned is not None and not criteria.force:
             why = candidate.pinned
@@ -143,7 +140,9 @@ def choose(candidates: Iterable[Candidate], criteria: Criteria, protected: Mappi
             stay.append(Protected(kind=candidate.kind.value, key=candidate.key, why=why))
             continue
         chosen.append((candidate, _reason(candidate, criteria, is_dangling=is_dangling)))
-        left -= candidate.size_bytes
+        for file in candidate.files:
+            owners[file.path] -= 1
+            left -= 0 if owners[file.path] else file.size_bytes  # the disk has it back with the last of its owners
     return Draft(chosen, stay)
 
 
@@ -169,15 +168,16 @@ def place_paths(
     owners: Mapping[bytes, Sequence[EntryName]],
     seen: Mapping[bytes, Seen | None],
 ) -> tuple[list[PlannedItem], list[Kept]]:
-    """Which path goes with which of the chosen entries.
+    """Which path goes with which of the chosen entries: the last that owns it, or anything above or below it.
 
     Args:
-        chosen: as `choose` gives them.
+        chosen: as `choose` gives them; their rows go in this order, not all at once.
         owners: of each of their paths, the entries that own it or something above or below it.
         seen: what lies at each path now; None: nothing.
     """
     going = {candidate.name for candidate, _ in chosen}
-    last_owner: dict[bytes, EntryName] = {}
+    rooms: dict[bytes, OwnedRoom] = {}
+    there: dict[bytes, Seen] = {}
     kept: dict[bytes, Kept] = {}
     for candidate, _ in chosen:
         for file in candidate.files:
@@ -186,29 +186,50 @@ def place_paths(
                 kept[file.path] = Kept(
                     path=file.path, why=f"{other[0].value} {_name_text(other)} owns it, or part of it, too"
                 )
-            elif seen.get(file.path) is not None:
-                last_owner[file.path] = candidate.name
-    outermost = {path for path in last_owner if not any(above in last_owner for above in ancestors_of(path))}
-    items = []
-    for candidate, reason in chosen:
-        paths = tuple(
-            PlannedPath(file.path, found, file.size_bytes, file.allocated_bytes)
-            for file in candidate.files
-            if last_owner.get(file.path) == candidate.name and (found := seen[file.path]) is not None
-        )
-        items.append(
-            PlannedItem(
-                candidate.kind.value,
-                candidate.key,
-                candidate.value,
-                candidate.created_at,
-                tuple(path for path in paths if path.path in outermost),
-                reason,
-                sum(path.size_bytes for path in paths),
-                sum(path.allocated_bytes for path in paths),
-            )
-        )
+            elif (found := seen.get(file.path)) is not None:
+                rooms[file.path] = file
+                there[file.path] = found
+    whole = {path: next((above for above in ancestors_of(path) if above in rooms), path) for path in rooms}
+    parts: dict[bytes, list[OwnedRoom]] = {}
+    for path, file in rooms.items():
+        parts.setdefault(whole[path], []).append(file)
+    paths: dict[int, list[PlannedPath]] = {}
+    for path, number in sorted(_last_owners(chosen, parts).items()):
+        paths.setdefault(number, []).append(_planned(path, there[path], parts[path]))
+    items = [
+        _planned_item(candidate, reason, tuple(paths.get(number, ())))
+        for number, (candidate, reason) in enumerate(chosen)
+    ]
     return items, list(kept.values())
+
+
+def _last_owners(chosen: Sequence[tuple[Candidate, str]], paths: Container[bytes]) -> dict[bytes, int]:
+    """Which of the chosen is the last that owns one of the paths, or anything above or below it, there or not."""
+    latest = {file.path: number for number, (candidate, _) in enumerate(chosen) for file in candidate.files}
+    last: dict[bytes, int] = {}
+    for path, number in latest.items():
+        above = ancestors_of(path)
+        if (whole := next((one for one in [*above, path] if one in paths), None)) is not None:
+            last[whole] = max(last.get(whole, 0), number, *(latest.get(one, 0) for one in above))
+    return last
+
+
+def _planned(path: bytes, seen: Seen, parts: Sequence[OwnedRoom]) -> PlannedPath:
+    """A path with all that entries own of it: what lies below two owned paths was counted for the inner one."""
+    return PlannedPath(path, seen, sum(part.size_bytes for part in parts), sum(part.allocated_bytes for part in parts))
+
+
+def _planned_item(candidate: Candidate, reason: str, paths: tuple[PlannedPath, ...]) -> PlannedItem:
+    return PlannedItem(
+        candidate.kind.value,
+        candidate.key,
+        candidate.value,
+        candidate.created_at,
+        paths,
+        reason,
+        sum(path.size_bytes for path in paths),
+        sum(path.allocated_bytes for path in paths),
+    )
 
 
 def _name_text(name: EntryName) -> str:
@@ -234,12 +255,13 @@ def choose_orphans(
         work_dirs: directories in use, and why.
     """
     limit_ns = (now.wall_s - age_s) * 1e9
-    before = tuple(unowned)
+    before = frozenset(unowned)
+    above_before = {above for path in before for above in ancestors_of(path)}
     items, stay = [], []
     for orphan in orphans:
         path = orphan.path
         shown = path.decode("utf-8", "backslashreplace")
-        if any(overlaps(path, old) for old in before):
+        if path in above_before or not before.isdisjoint([path, *ancestors_of(path)]):
             continue
         why = next((why for other, why in work_dirs.items() if overlaps(path, other)), None)
         if why is not None:

@@ -17,7 +17,17 @@ from motoolsd.core.deadlines import Moment, unpacked
 from motoolsd.core.guards import MISSING
 from motoolsd.core.retention import Candidate, EntryName, OwnedRoom
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, as_name, key_cells, select_owners
-from motoolsd.store.rows import KEY_COLUMNS, TABLES, VALUE_COLUMN, Cell, bytes_of, key_of, optional_text, text_of
+from motoolsd.store.rows import (
+    KEY_COLUMNS,
+    TABLES,
+    VALUE_COLUMN,
+    Cell,
+    bytes_of,
+    key_of,
+    one_of,
+    optional_text,
+    text_of,
+)
 from motoolsd.wire.cleaning import Criteria
 from motoolsd.wire.keys import Kind
 
@@ -66,8 +76,9 @@ def _conditions(kind: Kind, criteria: Criteria, now: Moment) -> tuple[str, list[
     filters = ((key_column, criteria.keys), ("model_id", criteria.model_ids), ("task_id", criteria.task_ids))
     for column, values in filters:
         if values is not None:
-            wanted.append(f"{column} IN (SELECT value FROM json_each(?))")
-            parameters.append(msgspec.json.encode(values).decode())
+            condition, parameter = one_of(column, values)
+            wanted.append(condition)
+            parameters.append(parameter)
     for column, age_s in ((STORED_AT, criteria.older_than_s), (USED_AT, criteria.unused_for_s)):
         if age_s is not None:
             wanted.append(f"{column} <= ?")

@@ -75,10 +75,12 @@ def select_uses(connection: sqlite3.Connection) -> list[InUse]:
     processes: dict[bytes, Process] = {}
     for use_id, kind, key, packed in connection.execute("SELECT use_id, kind, key, process FROM motoolsd_uses"):
         try:
-            processes[use_id] = _process_decoder.decode(packed)
-            entries.setdefault(use_id, []).append((Kind(kind.decode()), key.decode()))
+            process, entry = _process_decoder.decode(packed), (Kind(kind.decode()), key.decode())
         except (msgspec.MsgspecError, ValueError, AttributeError, TypeError) as error:
             logger.error("a damaged use of an entry is ignored: %s", error)
+            continue
+        processes[use_id] = process
+        entries.setdefault(use_id, []).append(entry)
     return [InUse(use_id, tuple(keys), processes[use_id]) for use_id, keys in entries.items()]
 
 

@@ -104,9 +104,15 @@ def own_files(connection: sqlite3.Connection, kind: Kind, key: str, files: Seque
     )
 
 
-def as_name(entry: Cell) -> str | float | None:
-    """A cell of `motoolsd_files.entry`, as it is bound: texts are read as bytes, and would not be equal as such."""
-    return entry.decode("utf-8", "surrogateescape") if isinstance(entry, bytes) else entry
+def as_name(entry: Cell) -> str | Cell:
+    """A cell of `motoolsd_files.entry`, as it is bound: texts are read as bytes, and would not be equal as such.
+
+    A text that is no UTF-8 cannot be bound: as bytes it equals nothing, and nothing of ours has such a name.
+    """
+    try:
+        return entry.decode() if isinstance(entry, bytes) else entry
+    except UnicodeDecodeError:
+        return entry
 
 
 def paths_of(connection: sqlite3.Connection, kind: Kind, entry: Cell) -> tuple[bytes, ...]:
@@ -190,10 +196,16 @@ class OtherOwner(NamedTuple):
     path: bytes
 
 
-_AT_OR_BELOW: Final = (
-    "SELECT kind, entry, path FROM motoolsd_files WHERE path = ?1 OR (path > ?2 AND path < ?3) LIMIT ?4"
+# CASE, because SQLite would take an OR of kinds for the index to search by.
+_COUNTS: Final = " ".join(
+    f"WHEN '{kind.value}' THEN EXISTS (SELECT 1 FROM {TABLES[kind]} WHERE {column} = f.entry AND files > 0)"
+    for kind, column in ENTRY_COLUMN.items()
 )
-_ABOVE: Final = "SELECT kind, entry, path FROM motoolsd_files WHERE path = ?"
+_AT_OR_BELOW: Final = (
+    "SELECT kind, entry, path FROM motoolsd_files f"
+    f" WHERE (path = ?1 OR (path > ?2 AND path < ?3)) AND CASE kind {_COUNTS} END LIMIT ?4"
+)
+_ABOVE: Final = f"SELECT kind, entry, path FROM motoolsd_files f WHERE path = ? AND CASE kind {_COUNTS} END"
 _LEFT_OVER: Final[dict[Kind, str]] = {
     kind: f"DELETE FROM motoolsd_files WHERE kind = ?"
     f" AND entry NOT IN (SELECT {column} FROM {TABLES[kind]} WHERE files > 0)"

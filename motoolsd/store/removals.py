@@ -138,7 +138,7 @@ class RemoveItems(Change, frozen=True):
     def _take_row(self, connection: sqlite3.Connection, number: int, item: PlannedItem) -> bool:
         kind = Kind(item.kind)
         cursor = connection.execute(
-            f"DELETE FROM {TABLES[kind]} WHERE {WHERE_KEY[kind]} AND {VALUE_COLUMN[kind]} = CAST(? AS TEXT)"
+            f"DELETE FROM {TABLES[kind]} WHERE {WHERE_KEY[kind]} AND CAST({VALUE_COLUMN[kind]} AS BLOB) = ?"
             " AND created_at IS ? RETURNING *",
             (*key_cells(kind, item.key), item.value, item.created_at),
         )
@@ -176,13 +176,13 @@ class RemoveItems(Change, frozen=True):
                 )
 
 
-_PLACES: Final = 1_024
-"""More than an entry has files."""
+_PLACES: Final = 2**30
+"""More than all paths of a plan: each may go with the same entry."""
 
 
 def path_number(number: int, place: int) -> int:
     """The number of the path that stands at a place of an item."""
-    assert place < _PLACES, "the wire bounds the files of an entry"
+    assert place < _PLACES, "a plan is bounded, and so are the files of an entry"
     return number * _PLACES + place
 
 
@@ -236,9 +236,11 @@ class RestoreEntries(Change, frozen=True):
 def _insert(connection: sqlite3.Connection, kind: Kind, saved: SavedEntry) -> None:
     # Texts were read as bytes, because they may be no UTF-8; the columns hold texts.
     places = ", ".join("CAST(? AS TEXT)" if isinstance(cell, bytes) else "?" for cell in saved.row.values())
-    connection.execute(
+    cursor = connection.execute(
         f"INSERT INTO {TABLES[kind]} ({', '.join(saved.row)}) VALUES ({places})", tuple(saved.row.values())
     )
+    if saved.row.get("created_at") is None:  # a trigger stamps what has no time, as older rows have none
+        connection.execute(f"UPDATE {TABLES[kind]} SET created_at = NULL WHERE rowid = ?", (cursor.lastrowid,))
     entry = as_name(saved.row[ENTRY_COLUMN[kind]])
     connection.executemany(
         "INSERT OR REPLACE INTO motoolsd_files (kind, entry, path, size_bytes, allocated_bytes) VALUES (?, ?, ?, ?, ?)",

@@ -126,6 +126,15 @@ def _deadline(cell: Cell) -> Moment | None:
     return unpacked(cell) if isinstance(cell, bytes) else None
 
 
+def one_of(column: str, wanted: Sequence[str]) -> tuple[str, str]:
+    """The condition that a column is one of some texts, and its parameter."""
+    texts = list(wanted)
+    if any("\0" in text for text in texts):
+        # In hexadecimal: json_each would cut a text at a NUL, and match another row.
+        column, texts = f"hex({column})", [text.encode().hex().upper() for text in texts]
+    return f"{column} IN (SELECT value FROM json_each(?))", msgspec.json.encode(texts).decode()
+
+
 def entry_cell(kind: Kind, cells: Sequence[Cell]) -> Cell:
     """How motoolsd_files names the entry of a row of `PAGE_COLUMNS`."""
     return cells[0] if kind is Kind.EVAL else cells[_COMMON_COUNT]

@@ -193,6 +193,8 @@ VERSION_3: Final = (
         " seen BLOB NOT NULL, size_bytes INTEGER NOT NULL, allocated_bytes INTEGER NOT NULL,"
         " PRIMARY KEY (removal, number)) WITHOUT ROWID"
     ),
+    # Rows are put back by key: without this, each would be looked for among all of its removal.
+    "CREATE INDEX motoolsd_removed_entries_by_key ON motoolsd_removed_entries (removal, kind, key)",
 )
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}

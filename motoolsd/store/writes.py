@@ -18,7 +18,7 @@ from motoolsd.store.outcomes import Applied, Change, Outcome
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, Publication, disown, disown_removed, key_cells, publish
 from motoolsd.store.puts import Puts, RowsStatement, put_keys
 from motoolsd.store.reads import select_value
-from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of, text_of
+from motoolsd.store.rows import KEY_COLUMNS, TABLES, key_of, one_of, text_of
 from motoolsd.wire.cleaning import Protected
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
@@ -197,7 +197,7 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
         return Applied(reply=_cleared({field: count}), emptied=(item.kind,))
     columns = ", ".join(KEY_COLUMNS[item.kind])
     source = f"FROM {TABLES[item.kind]} WHERE {_where(conditions)}{'' if item.force else ' AND pinned = 0'}"
-    wanted = [_json(texts) for _, texts in map(_spelled, conditions)]
+    wanted = [parameter for _, parameter in conditions]
     first = f"SELECT 1 {source} LIMIT {REMOVED_MAX + 1}"
     (count,) = connection.execute(f"SELECT count(*) FROM ({first})", wanted).fetchone()
     if count > REMOVED_MAX:
@@ -211,18 +211,16 @@ def _clear(connection: sqlite3.Connection, item: Clear) -> Applied:
     return Applied(reply=_cleared({field: len(rows)}, stay), removed=removed)
 
 
-def _where(conditions: list[tuple[str, list[str]]]) -> str:
-    """Its parameters are the texts of each condition, as JSON."""
-    columns = [column for column, _ in map(_spelled, conditions)]
-    return " AND ".join(f"{column} IN (SELECT value FROM json_each(?))" for column in columns) or "1"
+def _where(conditions: list[tuple[str, str]]) -> str:
+    return " AND ".join(condition for condition, _ in conditions) or "1"
 
 
-def _pinned(connection: sqlite3.Connection, kind: Kind, conditions: list[tuple[str, list[str]]]) -> list[Protected]:
+def _pinned(connection: sqlite3.Connection, kind: Kind, conditions: list[tuple[str, str]]) -> list[Protected]:
     """The pinned entries that match."""
     rows = connection.execute(
         f"SELECT pin_reason, {', '.join(KEY_COLUMNS[kind])} FROM {TABLES[kind]}"
         f" WHERE pinned != 0 AND {_where(conditions)}",
-        [_json(texts) for _, texts in map(_spelled, conditions)],
+        [parameter for _, parameter in conditions],
     ).fetchall()
     return [
         Protected(kind=kind.value, key=key_of(kind, cells), why=f"pinned: {text_of(reason)}" if reason else "pinned")
@@ -230,22 +228,11 @@ def _pinned(connection: sqlite3.Connection, kind: Kind, conditions: list[tuple[s
     ]
 
 
-def _json(texts: list[str]) -> str:
-    return msgspec.json.encode(texts).decode()
-
-
-def _conditions(item: Clear) -> list[tuple[str, list[str]]]:
+def _conditions(item: Clear) -> list[tuple[str, str]]:
+    """What rows must match, each with its parameter."""
     key_column = "dataset_hash" if item.kind is Kind.DATASET else "cache_key"
     wanted = ((key_column, item.keys), ("model_id", item.model_ids), ("task_id", item.task_ids))
-    return [(column, values) for column, values in wanted if values is not None]
-
-
-def _spelled(condition: tuple[str, list[str]]) -> tuple[str, list[str]]:
-    """The condition in hexadecimal where a text holds a NUL: json_each would cut it there, and match another row."""
-    column, wanted = condition
-    if not any("\0" in text for text in wanted):
-        return condition
-    return f"hex({column})", [text.encode().hex().upper() for text in wanted]
+    return [one_of(column, values) for column, values in wanted if values is not None]
 
 
 def _clear_all(connection: sqlite3.Connection, *, force: bool) -> Applied:

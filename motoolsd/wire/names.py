@@ -19,6 +19,8 @@ CONFIG: Final = "config.toml"
 DATASETS: Final = "datasets"
 RUNS: Final = "runs"
 EVALS: Final = "evals"
+DATASET_SUFFIX: Final = ".jsonl"
+"""A dataset's content is `datasets/<hash>.jsonl`, whatever its format: that is where the older package kept it."""
 TRASH: Final = "trash"
 STAGING: Final = "staging"
 FILE_CATEGORIES: Final = (DATASETS, RUNS, EVALS)

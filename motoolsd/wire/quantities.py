@@ -56,10 +56,10 @@ def parse_duration(text: str | float) -> float:
     if isinstance(text, str):
         seconds = _summed(text.strip())
     elif not isinstance(text, bool):
-        seconds = float(text)
+        seconds = text  # an int may be too large for a float
     if seconds is None or not 0 <= seconds <= DURATION_MAX_S:
         raise ValueError(f"{text!r} is no duration: write it with units, as in 90s, 24h, 30d, 2w or 1d12h")
-    return seconds
+    return float(seconds)
 
 
 def _summed(text: str) -> float | None:

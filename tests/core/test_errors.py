@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from motoolsd.core import errors
-from motoolsd.core.errors import AlreadyRunning, CorruptDatabase, RequestError, SchemaTooNew, StorageFailed
+from motoolsd.core.errors import (
+    AlreadyRunning,
+    CorruptDatabase,
+    EntryNotFound,
+    EntryProtected,
+    PlanOutdated,
+    RequestError,
+    SchemaTooNew,
+    StorageFailed,
+)
 from motoolsd.wire.messages import Failure
 
 
@@ -19,6 +28,8 @@ from motoolsd.wire.messages import Failure
         ),
         (CorruptDatabase("bad"), Failure(code="corrupt_database", message="bad")),
         (SchemaTooNew("new", version=9), Failure(code="schema_too_new", message="new", detail={"version": 9})),
+        (EntryProtected("in use"), Failure(code="entry_protected", message="in use")),
+        (EntryNotFound("none"), Failure(code="not_found", message="none")),
     ],
 )
 def test_failure_carries_code_text_and_attributes(error: RequestError, failure: Failure) -> None:
@@ -45,3 +56,22 @@ def test_each_class_has_a_code_of_its_own() -> None:
     classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, RequestError)]
     codes = [found.code for found in classes if found is not AlreadyRunning]
     assert len(codes) == len(set(codes))
+
+
+def test_outdated_plan_names_some_of_what_changed() -> None:
+    """The first five; a hundred thousand would be no message."""
+    error = PlanOutdated("p1", [f"model k{number}: it is gone" for number in range(7)])
+    failure = error.to_failure()
+    assert failure.code == "plan_outdated"
+    assert "plan p1" in failure.message
+    assert "nothing was removed" in failure.message
+    assert all(f"k{number}:" in failure.message for number in range(5))
+    assert "k5" not in failure.message
+    assert "and 2 more" in failure.message
+
+
+def test_outdated_plan_with_few_changes_names_all() -> None:
+    """Nothing is said of more."""
+    message = PlanOutdated("p1", [f"model k{number}: gone" for number in range(5)]).message
+    assert "k4: gone" in message
+    assert "more" not in message

@@ -10,7 +10,8 @@ import pytest
 from motoolsd.core.errors import StorageFailed
 from motoolsd.store import commits
 from motoolsd.store.commits import CommitUnknown, commit_batch, commit_waiting
-from motoolsd.store.writes import Applied, BatchItem, Outcome, Usage, apply_batch
+from motoolsd.store.outcomes import Applied, Outcome
+from motoolsd.store.writes import BatchItem, Usage, apply_batch
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared, Stored
 from tests.fakes import FailingConnection

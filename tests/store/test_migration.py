@@ -16,9 +16,20 @@ from motoolsd.core.errors import CorruptDatabase, RequestError, SchemaTooNew, St
 from motoolsd.store import migration
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.reads import FROM_START, select_slice, select_values
-from motoolsd.store.schema import MIGRATIONS, SCHEMA_VERSION, VERSION_1
+from motoolsd.store.schema import MIGRATIONS, OLD_TABLES, SCHEMA_VERSION, VERSION_0, VERSION_1, VERSION_3
 from motoolsd.wire.keys import Kind, eval_key
-from tests.samples import OLD_DDL, execute, make_old_database, query
+from tests.samples import OLD_DDL, OLD_ROWS, execute, make_old_database, query
+
+ROWS_1 = """
+UPDATE dataset_files SET created_at = 'then', last_used_at = 'later', hits = 7, size_bytes = 5, version = '1',
+  labels = '{"a":"b"}', checksum = 1;
+UPDATE trained_models SET dataset_hash = 'd1', config = '{}', backend_type = 'openai', hits = 8, pinned = 1;
+UPDATE eval_results SET inspect_kwargs = '{}', hits = 9;
+INSERT INTO motoolsd_replies VALUES (x'00', 3, x'01', 'then');
+"""
+ROWS_2 = "INSERT INTO motoolsd_leases VALUES (7, 'model', 'k', x'02');"
+"""What stands in the columns and tables that each version brought."""
+UNOWNED = [b"runs/job", b"runs/caf\xe9\n"]
 
 
 @pytest.fixture
@@ -32,6 +43,24 @@ def as_bytes(database: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(database)
     connection.text_factory = bytes
     return connection
+
+
+def make_database(database: Path, version: int) -> None:
+    """A cache.db as an earlier version of the daemon left it, every column filled; 0: of the older package."""
+    execute(database, "".join(f"{statement};" for statement in VERSION_0) + OLD_ROWS)
+    for step, rows in enumerate((ROWS_1, ROWS_2)[:version], 1):
+        script = "".join(f"{statement};" for statement in MIGRATIONS[step])
+        execute(database, f"BEGIN; {script} COMMIT; {rows}")
+    execute(database, f"PRAGMA user_version = {version};")
+
+
+def rows_of(database: Path, like: Path) -> dict[str, list[tuple[object, ...]]]:
+    """What stands in the tables and columns that another database has."""
+    found = {}
+    for (table,) in query(like, "SELECT name FROM sqlite_master WHERE type = 'table'"):
+        columns = ", ".join(row[1] for row in query(like, f"PRAGMA table_info({table})"))
+        found[table] = query(database, f"SELECT {columns} FROM {table} ORDER BY 1")
+    return found
 
 
 def schema_of(database: Path) -> dict[str, object]:
@@ -103,9 +132,9 @@ def test_every_old_row_hits_by_its_key(database: Path) -> None:
         eval_key("m", "t2", "inspect", "hash"): b"/logs/t2",
     }
     with closing(as_bytes(database)) as connection:
-        assert select_values(connection, Kind.DATASET, ["d1", "d2", "d3"]) == {"d1": b"file-1", "d2": b"file-2"}
-        assert select_values(connection, Kind.MODEL, ["k1"]) == {"k1": b"model-1"}
-        assert select_values(connection, Kind.EVAL, list(evals)) == evals
+        assert select_values(connection, Kind.DATASET, ["d1", "d2", "d3"]).found == {"d1": b"file-1", "d2": b"file-2"}
+        assert select_values(connection, Kind.MODEL, ["k1"]).found == {"k1": b"model-1"}
+        assert select_values(connection, Kind.EVAL, list(evals)).found == evals
         assert dict(select_slice(connection, Kind.EVAL, FROM_START, 10).entries) == evals
     assert query(database, "SELECT id FROM eval_results ORDER BY id") == [(3,), (4,)]
 
@@ -121,7 +150,7 @@ def test_empty_kwargs_hash_counts_as_null(database: Path) -> None:
     key = eval_key("m", "t", "b", None)
     with closing(as_bytes(database)) as connection:
         assert select_slice(connection, Kind.EVAL, FROM_START, 10).entries == [(key, b"new")]
-        assert select_values(connection, Kind.EVAL, [key]) == {key: b"new"}
+        assert select_values(connection, Kind.EVAL, [key]).found == {key: b"new"}
 
 
 def test_old_file_without_all_tables_is_completed(database: Path) -> None:
@@ -292,3 +321,90 @@ def test_path_that_is_no_utf8_works(tmp_path: Path) -> None:
     directory.mkdir()
     make_old_database(directory / "cache.db")
     assert prepare_database(str(directory / "cache.db")) is not None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_database_of_an_earlier_version_keeps_every_cell(database: Path, tmp_path: Path, version: int) -> None:
+    """Entries, replies and leases; what is new beside them is empty. The copy beside it is what it was."""
+    make_database(database, version)
+    before = tmp_path / "before.db"
+    before.write_bytes(database.read_bytes())
+    backup = prepare_database(str(database))
+    assert backup == f"{database}.schema-{version}.bak"
+    assert rows_of(Path(backup), before) == rows_of(before, before) == rows_of(database, before)
+    for table in OLD_TABLES:
+        new = "files, allocated_bytes, void_since, void_reason, pin_reason, pinned_until, expires_at"
+        assert set(query(database, f"SELECT {new} FROM {table}")) == {(0, None, None, None, None, None, None)}
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_every_version_becomes_the_same_schema(database: Path, tmp_path: Path, version: int) -> None:
+    """Whichever it comes from."""
+    prepare_database(str(tmp_path / "fresh.db"))
+    make_database(database, version)
+    prepare_database(str(database))
+    assert schema_of(database) == schema_of(tmp_path / "fresh.db")
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_what_lay_under_runs_before_the_migration_is_nobody_s(database: Path, version: int) -> None:
+    """It is remembered as unowned, byte for byte: never an orphan, never removed."""
+    make_database(database, version)
+    prepare_database(str(database), UNOWNED)
+    assert sorted(query(database, "SELECT path FROM motoolsd_unowned")) == sorted((path,) for path in UNOWNED)
+
+
+def test_what_lies_there_later_is_not_remembered(database: Path) -> None:
+    """Once owners are told, a directory that no entry names is an orphan."""
+    prepare_database(str(database))
+    before = database.read_bytes()
+    assert prepare_database(str(database), UNOWNED) is None
+    assert database.read_bytes() == before
+    assert query(database, "SELECT path FROM motoolsd_unowned") == []
+
+
+def test_lost_database_makes_no_run_an_orphan(database: Path) -> None:
+    """A fresh cache.db knows nothing of what lies in the directory: none of it is taken for left over."""
+    prepare_database(str(database), UNOWNED)
+    assert len(query(database, "SELECT path FROM motoolsd_unowned")) == len(UNOWNED)
+
+
+def test_time_of_the_migration_stands_for_times_that_nobody_knows(database: Path) -> None:
+    """Rows of the older package are no older than that, for all that is known."""
+    make_database(database, 0)
+    prepare_database(str(database))
+    near = query(
+        database, "SELECT abs(julianday('now') - julianday(value)) < 0.01 FROM motoolsd_facts WHERE name = 'since'"
+    )
+    assert near == [(1,)]
+
+
+@pytest.mark.parametrize("step", [*range(0, len(VERSION_3), 4), len(VERSION_3)])
+def test_interrupted_migration_to_owners_leaves_the_old_file(
+    database: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Whichever statement fails, the file is byte for byte what it was, and a later try finds the runs unowned."""
+    make_database(database, 2)
+    with monkeypatch.context() as patch:
+        broken = (*VERSION_3[:step], "INSERT INTO nowhere VALUES (1)", *VERSION_3[step:])
+        patch.setitem(MIGRATIONS, 3, broken)
+        refuse(database, StorageFailed)
+    prepare_database(str(database), UNOWNED)
+    assert query(database, "SELECT count(*) FROM motoolsd_unowned") == [(len(UNOWNED),)]
+    assert query(database, "SELECT count(*) FROM motoolsd_leases") == [(1,)]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_earlier_version_without_its_tables_is_refused(database: Path, version: int) -> None:
+    """A number alone proves nothing: what should be there is looked for."""
+    make_database(database, version)
+    execute(database, "DROP TABLE motoolsd_replies;")
+    assert "motoolsd_replies" in refuse(database, CorruptDatabase).message
+
+
+@pytest.mark.parametrize("table", ["motoolsd_files", "motoolsd_removals", "motoolsd_unowned"])
+def test_database_that_lost_a_table_is_refused(database: Path, table: str) -> None:
+    """It is not made anew without what stood in it."""
+    prepare_database(str(database))
+    execute(database, f"DROP TABLE {table};")
+    assert table in refuse(database, CorruptDatabase).message

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from motoolsd.core.checksums import row_checksum
-from motoolsd.store.rows import Cell, bytes_of, is_damaged, key_of, listed_row, optional_text, text_of, timestamp
+from motoolsd.store.rows import (
+    Cell,
+    bytes_of,
+    entry_cell,
+    has_files,
+    is_damaged,
+    key_of,
+    listed_row,
+    optional_text,
+    text_of,
+    timestamp,
+)
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
 from motoolsd.wire.keys import Kind, eval_key
 
@@ -62,8 +73,16 @@ def test_timestamps_are_rfc_3339(cell: Cell, text: str | None) -> None:
     assert timestamp(cell) == text
 
 
-COMMON: tuple[Cell, ...] = (b"2026-01-31 23:59:59", None, 3, None, b"v1", b'{"a":"b"}', 1)
-SPOILT: tuple[Cell, ...] = (None, b"x", b"many", b"big", None, b"[not labels", b"")
+UNTIL = b'["boot",7.5,1770000000.0]'
+COMMON: tuple[Cell, ...] = (
+    *(b"2026-01-31 23:59:59", None, 3, None, b"v1", b'{"a":"b"}', 1),
+    *(4096, b"2026-02-01 00:00:00", b"file gone", b"of the paper", UNTIL, UNTIL, 2),
+)
+SPOILT: tuple[Cell, ...] = (
+    *(None, b"x", b"many", b"big", None, b"[not labels", b""),
+    *(b"room", 7, 8, 9, b"tomorrow", b'["boot",0,1e300]', b"some"),
+)
+UNVOID: tuple[Cell, ...] = (*COMMON[:9], b"expired", *COMMON[10:])
 
 
 def test_rows_of_every_kind() -> None:
@@ -83,3 +102,30 @@ def test_spoilt_row_is_listed() -> None:
     """Texts where numbers belong, and labels that are no JSON, become defaults."""
     row = listed_row(Kind.DATASET, (1, 5, *SPOILT, None))
     assert (row.value, row.hits, row.size_bytes, row.labels, row.pinned) == (b"5", 0, None, {}, False)
+    assert (row.allocated_bytes, row.missing_since, row.pin_reason) == (None, None, "9")
+    assert (row.pinned_until, row.expires_at) == (None, None)
+
+
+def test_what_protects_and_what_ends_is_listed() -> None:
+    """Pins with their reason and end, the end of the entry, and since when its file is gone: all as RFC 3339."""
+    row = listed_row(Kind.DATASET, (1, b"file", *COMMON, b"d"))
+    assert (row.allocated_bytes, row.missing_since, row.pin_reason) == (4096, "2026-02-01T00:00:00Z", "of the paper")
+    assert row.pinned_until == row.expires_at == "2026-02-02T02:40:00Z"
+
+
+def test_only_a_file_that_is_gone_is_told_as_missing() -> None:
+    """An entry that expired, or is damaged, misses too, but nothing of it is gone."""
+    assert listed_row(Kind.DATASET, (1, b"file", *UNVOID, b"d")).missing_since is None
+
+
+@pytest.mark.parametrize(("files", "has"), [(0, False), (None, False), (1, True), (7, True)])
+def test_rows_with_files_are_known_by_their_count(files: Cell, *, has: bool) -> None:
+    """Rows without are not asked for them."""
+    cells = (5, b"file", *COMMON[:-1], files, b"d")
+    assert has_files(cells) is has
+
+
+def test_entry_is_named_as_files_name_it() -> None:
+    """By hash or key, an evaluation by its number."""
+    assert entry_cell(Kind.DATASET, (5, b"file", *COMMON, b"d")) == b"d"
+    assert entry_cell(Kind.EVAL, (5, b"log", *COMMON, b"m", b"t", b"b", None, None)) == 5

@@ -75,3 +75,57 @@ def test_update_of_value_and_checksum_is_believed(database: Path, table: str) ->
     """Who writes a checksum of their own means it."""
     execute(database, STORED + f"UPDATE {table} SET {VALUES[table]} = 'new', checksum = 2;")
     assert query(database, f"SELECT checksum FROM {table}") == [(2,)]
+
+
+NEWER = {
+    "files": 2,
+    "allocated_bytes": 4096,
+    "void_since": "then",
+    "void_reason": "file gone",
+    "pin_reason": "r",
+    "pinned_until": "u",
+    "expires_at": "e",
+}
+FILLED = ", ".join(f"{column} = {value!r}" for column, value in NEWER.items())
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_old_insert_owns_nothing_and_counts(database: Path, table: str) -> None:
+    """The newer columns are empty: no files, no end, nothing that makes it miss."""
+    execute(database, f"INSERT {INSERTS[table]};")
+    assert query(database, f"SELECT {', '.join(NEWER)} FROM {table}") == [(0, None, None, None, None, None, None)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_old_insert_or_replace_begins_anew(database: Path, table: str) -> None:
+    """The row before, with its files, its pin and what made it miss, is gone."""
+    execute(database, STORED + f"UPDATE {table} SET {FILLED}; INSERT OR REPLACE {INSERTS[table]};")
+    assert query(database, f"SELECT {', '.join(NEWER)} FROM {table}") == [(0, None, None, None, None, None, None)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_old_update_leaves_the_newer_columns(database: Path, table: str) -> None:
+    """Who changes a value by hand changes that alone."""
+    execute(database, STORED + f"UPDATE {table} SET {FILLED}; UPDATE {table} SET {VALUES[table]} = 'by hand';")
+    assert query(database, f"SELECT {', '.join(NEWER)} FROM {table}") == [tuple(NEWER.values())]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_newer_columns_say_nothing_against_a_value(database: Path, table: str) -> None:
+    """Files, pins and ends are no part of what the checksum vouches for."""
+    execute(database, STORED + f"UPDATE {table} SET {FILLED};")
+    assert query(database, f"SELECT checksum FROM {table}") == [(1,)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_old_delete_deletes(database: Path, table: str) -> None:
+    """Nothing refers to a row in a way that would keep it."""
+    execute(database, STORED + f"UPDATE {table} SET {FILLED}; PRAGMA foreign_keys = ON; DELETE FROM {table};")
+    assert query(database, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_pinned_rows_are_found_without_reading_all(database: Path, table: str) -> None:
+    """A clear of a million rows asks for them first."""
+    plan = query(database, f"EXPLAIN QUERY PLAN SELECT 1 FROM {table} WHERE pinned != 0")
+    assert f"INDEX {table}_pinned" in plan[0][3]

@@ -13,13 +13,14 @@ import anyio
 import pytest
 
 from motoolsd.core.errors import StorageFailed
+from motoolsd.core.guards import Guard
 from motoolsd.store import store as store_module
 from motoolsd.store.connection import open_connection
 from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import Store, open_store
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared
-from tests.samples import applied, as_retry, clear, commit, execute, put_dataset, query
+from tests.samples import applied, as_retry, clear, commit, execute, publication, put_dataset, query
 
 
 def size_of(path: str) -> int:
@@ -35,7 +36,7 @@ def files_of(database: str) -> list[str]:
 async def test_what_was_committed_is_read(store: Store) -> None:
     """Values, slices, pages and counts see a commit as soon as it returned."""
     await commit(store, put_dataset("d", b"file"))
-    assert await store.values(Kind.DATASET, ["d", "e"]) == {"d": b"file"}
+    assert (await store.values(Kind.DATASET, ["d", "e"])).found == {"d": b"file"}
     assert (await store.slice(Kind.DATASET, FROM_START, 10)).entries == [("d", b"file")]
     page = await store.page(Kind.DATASET, Filter(), FROM_START, rows_max=10, size_bytes=1000)
     assert [row.value for row in page.rows] == [b"file"]
@@ -126,7 +127,7 @@ async def test_writer_is_reopened_by_whoever_needs_it(
         group.start_soon(commit, store, put_dataset("c"))
         group.start_soon(lambda: store.checkpoint(truncate=False))
     assert opened == [False]
-    assert set(await store.values(Kind.DATASET, ["a", "b", "c"])) == {"a", "c"}
+    assert set((await store.values(Kind.DATASET, ["a", "b", "c"])).found) == {"a", "c"}
 
 
 async def test_reopening_waits_for_the_call_on_its_way(store: Store) -> None:
@@ -182,7 +183,7 @@ async def test_readers_go_on_while_the_writer_commits(store: Store) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(store._write, slow)  # noqa: SLF001 - a commit that waits for its disk
             await anyio.wait_all_tasks_blocked()
-            assert await store.values(Kind.DATASET, ["a"]) == {}
+            assert (await store.values(Kind.DATASET, ["a"])).found == {}
             release.set()
 
 
@@ -196,9 +197,9 @@ async def test_cancelled_reader_is_given_back(store: Store) -> None:
     with anyio.fail_after(5):
         for _ in range(store_module.READERS * 2):
             with anyio.move_on_after(0.01):
-                await store._read(slow)  # noqa: SLF001 - a read that takes long
+                await store.read(slow)
         release.set()
-        assert await store.values(Kind.DATASET, ["a"]) == {}
+        assert (await store.values(Kind.DATASET, ["a"])).found == {}
 
 
 async def test_log_that_cannot_be_emptied_does_not_keep_the_daemon_from_ending(
@@ -227,4 +228,17 @@ async def test_killed_daemon_loses_nothing(database: str, tmp_path: Path) -> Non
         for suffix in ("", "-wal"):
             shutil.copy(f"{database}{suffix}", f"{copy}{suffix}")
     async with open_store(str(copy), synchronous="FULL") as store:
-        assert await store.values(Kind.DATASET, ["a"]) == {"a": b"file"}
+        assert (await store.values(Kind.DATASET, ["a"])).found == {"a": b"file"}
+
+
+async def test_integrity_of_a_whole_database_has_no_findings(store: Store) -> None:
+    """While it is open, and written to."""
+    await commit(store, put_dataset("a"))
+    assert await store.integrity() == []
+
+
+async def test_what_a_value_depends_on_is_read_with_it(store: Store) -> None:
+    """In one transaction, on a reader's connection."""
+    await commit(store, publication(put_dataset("a"), b"datasets/a"), put_dataset("b"))
+    found = await store.values(Kind.DATASET, ["a", "b"])
+    assert (set(found.found), found.guards) == ({"a", "b"}, {"a": Guard((b"datasets/a",))})

@@ -9,17 +9,13 @@ import pytest
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.store import writes
 from motoolsd.store.commits import commit_batch
+from motoolsd.store.entries import SetPin
+from motoolsd.store.outcomes import Applied, Outcome
 from motoolsd.store.reads import select_values
-from motoolsd.store.writes import (
-    FORGET_EVERY,
-    Applied,
-    BatchItem,
-    Outcome,
-    Usage,
-    forget_old_replies,
-)
+from motoolsd.store.writes import FORGET_EVERY, BatchItem, Usage, forget_old_replies
+from motoolsd.wire.cleaning import Protected
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
-from motoolsd.wire.messages import Cleared, Stored
+from motoolsd.wire.messages import PROTECTED_NAMED_MAX, Clear, ClearAll, Cleared, Stored
 from tests.samples import (
     CLIENT,
     NOW,
@@ -27,7 +23,9 @@ from tests.samples import (
     as_retry,
     clear,
     clear_all,
+    committed,
     execute,
+    publication,
     put_dataset,
     put_evals,
     put_model,
@@ -141,7 +139,7 @@ def test_replacing_keeps_order_and_number_of_an_evaluation(raw: sqlite3.Connecti
     commit(raw, put_evals({"t1": b"new"}), put_evals({"t1": b"also new"}, kwargs=kwargs))
     assert raw.execute("SELECT id FROM eval_results ORDER BY id").fetchall() == before
     keys = [eval_key("m", "t1", "inspect", None), eval_key("m", "t1", "inspect", json_hash(kwargs.decode()))]
-    assert list(select_values(raw, Kind.EVAL, keys).values()) == [b"new", b"also new"]
+    assert list(select_values(raw, Kind.EVAL, keys).found.values()) == [b"new", b"also new"]
 
 
 def test_model_row_remembers_what_its_key_was_made_from(raw: sqlite3.Connection) -> None:
@@ -158,7 +156,7 @@ def test_what_is_stored_has_a_checksum(raw: sqlite3.Connection, database: str) -
     execute(database, "UPDATE dataset_files SET file_id = 'by hand';")
     commit(raw, put_dataset("a", b"again"))
     assert raw.execute("SELECT count(checksum) FROM dataset_files").fetchone() == (1,)
-    assert select_values(raw, Kind.DATASET, ["a"]) == {"a": b"again"}
+    assert select_values(raw, Kind.DATASET, ["a"]).found == {"a": b"again"}
 
 
 def test_clear_takes_what_matches_everything(raw: sqlite3.Connection) -> None:
@@ -224,3 +222,90 @@ def test_usage_of_nothing_but_keys_that_are_none_is_no_error(raw: sqlite3.Connec
     """Nothing is counted, nothing fails."""
     (outcome,) = commit(raw, Usage(Kind.EVAL, {"no key": 1}))
     assert applied(outcome).reply == Stored()
+
+
+def pin(raw: sqlite3.Connection, *names: str, reason: str | None = None) -> None:
+    """Pin datasets."""
+    committed(raw, *[SetPin(kinds=(Kind.DATASET,), name=name, is_pinned=True, reason=reason) for name in names])
+
+
+PINNED_D = Protected(kind="dataset", key="d", why="pinned: of the paper")
+
+
+@pytest.mark.parametrize(
+    ("request_", "cleared"),
+    [
+        (clear(Kind.DATASET), {"datasets": 1}),
+        (clear(Kind.DATASET, keys=["d", "e"]), {"datasets": 1}),
+        (clear_all(), {"datasets": 1, "models": 1}),
+    ],
+)
+def test_clear_spares_what_is_pinned_and_names_it(
+    raw: sqlite3.Connection, request_: Clear | ClearAll, cleared: dict[str, int]
+) -> None:
+    """The others go; memory is told by key, or to look again, but never that the table is empty."""
+    commit(raw, put_dataset("d"), put_dataset("e"), put_model("d"))
+    pin(raw, "d", reason="of the paper")
+    (outcome,) = commit(raw, request_)
+    assert applied(outcome).reply == Cleared(**cleared, num_protected=1, protected=[PINNED_D])
+    assert datasets(raw).keys() == {b"d"}
+    assert applied(outcome).emptied == ()
+    assert applied(outcome).is_large or applied(outcome).removed == [(Kind.DATASET, "e")]
+
+
+@pytest.mark.parametrize("request_", [clear(Kind.DATASET, force=True), clear(Kind.DATASET, keys=["d"], force=True)])
+def test_force_takes_what_is_pinned(raw: sqlite3.Connection, request_: Clear) -> None:
+    """And says nothing of it."""
+    commit(raw, put_dataset("d"))
+    pin(raw, "d")
+    assert applied(commit(raw, request_)[0]).reply == Cleared(datasets=1)
+    assert datasets(raw) == {}
+
+
+def test_force_takes_everything(raw: sqlite3.Connection) -> None:
+    """Of all kinds: the tables are empty, and memory is told so."""
+    commit(raw, put_dataset("d"), put_model("d"))
+    pin(raw, "d")
+    (outcome,) = commit(raw, clear_all(force=True))
+    assert applied(outcome) == Applied(reply=Cleared(datasets=1, models=1), emptied=tuple(Kind))
+
+
+def test_pin_of_what_does_not_match_is_not_named(raw: sqlite3.Connection) -> None:
+    """Only what would have gone is."""
+    commit(raw, put_dataset("d"), put_dataset("e"))
+    pin(raw, "d")
+    assert applied(commit(raw, clear(Kind.DATASET, keys=["e"]))[0]).reply == Cleared(datasets=1)
+
+
+def test_only_the_first_of_many_pinned_entries_are_named(raw: sqlite3.Connection) -> None:
+    """All are counted; the reply stays small."""
+    names = [f"d{number}" for number in range(PROTECTED_NAMED_MAX + 5)]
+    commit(raw, *map(put_dataset, names))
+    raw.execute("UPDATE dataset_files SET pinned = 1")
+    reply = applied(commit(raw, clear(Kind.DATASET))[0]).reply
+    assert isinstance(reply, Cleared)
+    assert (reply.datasets, reply.num_protected, len(reply.protected)) == (0, len(names), PROTECTED_NAMED_MAX)
+
+
+def test_large_clear_spares_what_is_pinned(raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where keys are not named."""
+    monkeypatch.setattr(writes, "REMOVED_MAX", 1)
+    commit(raw, *[put_dataset(name) for name in "abcd"])
+    pin(raw, "b")
+    (outcome,) = commit(raw, clear(Kind.DATASET, keys=list("abcd")))
+    assert applied(outcome).is_large
+    assert datasets(raw).keys() == {b"b"}
+
+
+def test_publication_stands_in_a_batch_like_any_put(raw: sqlite3.Connection) -> None:
+    """What comes later in it wins, and its reply is stored with it."""
+    first = publication(put_dataset("a", b"1"), b"datasets/a")
+    outcomes = commit(
+        raw, put_dataset("a", b"0"), first, put_dataset("a", b"2"), publication(put_dataset("b"), b"datasets/b")
+    )
+    assert [applied(outcome).reply for outcome in outcomes] == [Stored()] * 4
+    assert raw.execute("SELECT dataset_hash, file_id, files FROM dataset_files").fetchall() == [
+        (b"a", b"2", 0),
+        (b"b", b"file", 1),
+    ]
+    assert (CLIENT, first.request_key.number) in replies(raw)

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import msgspec
+
 from motoolsd.wire import messages as m
+from motoolsd.wire.cleaning import (
+    ORPHAN,
+    ApplyPlan,
+    Cleaned,
+    Criteria,
+    EmptyTrash,
+    EndUse,
+    Finding,
+    FindingPage,
+    Kept,
+    ListTrash,
+    MakePlan,
+    Pin,
+    Pinned,
+    PlanItem,
+    PlanPage,
+    Progress,
+    Protected,
+    TrashPage,
+    TrashRow,
+    Undo,
+    Use,
+    Verify,
+)
 from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
 from motoolsd.wire.fields import Message
 from motoolsd.wire.keys import Kind, eval_key
@@ -17,13 +45,28 @@ from motoolsd.wire.leases import (
     Release,
     Released,
 )
-from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
+from motoolsd.wire.sizes import EntrySize, GetSizes, GetStats, Size, Sizes, Stats
 
 KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
 SIZE = Size(size_bytes=10, allocated_bytes=4096)
 TIMES = {"created_at": "2026-01-31T23:59:59.123Z", "last_used_at": "2026-02-01T00:00:00.000Z"}
-COMMON = {**TIMES, "hits": 3, "size_bytes": 5, "version": "1.2", "labels": {"experiment": "e1"}, "pinned": True}
+COMMON = {
+    **TIMES,
+    "hits": 3,
+    "size_bytes": 5,
+    "version": "1.2",
+    "labels": {"experiment": "e1"},
+    "pinned": True,
+    "allocated_bytes": 4096,
+    "files": (b"runs/a", b"runs/\xff"),
+    "missing_since": "2026-02-02T00:00:00.000Z",
+    "pin_reason": "of the paper",
+    "pinned_until": "2026-03-01T00:00:00Z",
+    "expires_at": "2026-04-01T00:00:00Z",
+}
 HASH = "a" * 64
+STAYS = Protected(kind="model", key=HASH, why="pinned: of the paper")
+KEPT = Kept(path=b"runs/\xff", why="model k owns it, or part of it, too")
 
 LEASE = LeaseRow(
     kind=Kind.MODEL,
@@ -41,16 +84,28 @@ REQUESTS: tuple[m.Request, ...] = (
         kind=Kind.EVAL, keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)]
     ),
     m.Used(kind=Kind.DATASET, hits={HASH: 3}),
-    m.PutDataset(request_key=KEY, token=7, labels={"a": "b"}, version="v", dataset_hash=HASH, file_id=b"file-1"),
+    m.PutDataset(
+        request_key=KEY,
+        token=7,
+        labels={"a": "b"},
+        version="v",
+        ttl_s=1.5,
+        dataset_hash=HASH,
+        file_id=b"file-1",
+        files=[b"datasets/\xff"],
+        staged=b"\xfe",
+    ),
     m.PutModel(
         request_key=KEY,
         token=7,
         labels={"a": "b"},
         version="v",
+        ttl_s=1.5,
         dataset_hash=HASH,
         config=b'{"lr": 0.1}',
         backend_type="openai",
         model_id=b"ft-1",
+        files=[b"runs/\xff"],
     ),
     m.PutEvals(
         request_key=KEY,
@@ -60,11 +115,22 @@ REQUESTS: tuple[m.Request, ...] = (
         kwargs=b'{"limit": 3}',
         labels={"a": "b"},
         version="v",
+        ttl_s=1.5,
         logs={"t": b"\xff.eval"},
+        files={"t": b"evals/\xff.eval"},
     ),
-    m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[]),
-    m.ClearAll(request_key=KEY),
-    Claim(claim_id=b"claim-id-of-ours", context=b"context", kind=Kind.MODEL, keys=["k"], wait=True, takes_over=True),
+    m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[], force=True),
+    m.ClearAll(request_key=KEY, force=True),
+    Claim(
+        claim_id=b"claim-id-of-ours",
+        context=b"context",
+        kind=Kind.MODEL,
+        keys=["k"],
+        wait=True,
+        takes_over=True,
+        work_dir=b"runs/\xff",
+        dataset_hash=HASH,
+    ),
     Release(claim_id=b"claim-id-of-ours"),
     RecordFailure(kind=Kind.MODEL, key="k", token=7, reason="out of memory", retry_after_s=1.5, is_retry=True),
     JoinLease(claim_id=b"claim-id-of-ours"),
@@ -72,9 +138,32 @@ REQUESTS: tuple[m.Request, ...] = (
     ListLeases(),
     m.ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t"),
     GetStats(),
-    GetSizes(),
+    GetSizes(rescan=True, top=20),
     m.GetStatus(),
     m.Drain(reason="upgrade"),
+    MakePlan(
+        criteria=Criteria(
+            kinds=(Kind.MODEL, Kind.EVAL),
+            keys=[],
+            model_ids=["ft-1"],
+            task_ids=["t"],
+            older_than_s=2_592_000.0,
+            unused_for_s=1_209_600.5,
+            to_bytes=50_000_000_000,
+            orphans=True,
+            orphan_age_s=3_600.0,
+            dangling=True,
+            force=True,
+        )
+    ),
+    ApplyPlan(plan_id="0123456789ab", to_trash=False),
+    Undo(removal_id=7),
+    ListTrash(),
+    EmptyTrash(removal_ids=[7, 8]),
+    Pin(key=HASH, kind=Kind.MODEL, reason="of the paper", until_s=86_400.5, is_pinned=False),
+    Use(use_id=b"use-id-of-ours..", kind=Kind.MODEL, keys=["k"]),
+    EndUse(use_id=b"use-id-of-ours.."),
+    Verify(deep=True, repair=True),
 )
 REPLIES: tuple[m.Reply, ...] = (
     m.Welcome(
@@ -88,9 +177,9 @@ REPLIES: tuple[m.Reply, ...] = (
         stamps=(2, 9),
         peer_pid=43,
     ),
-    m.Found(values=[b"file-1", None]),
+    m.Found(values=[b"file-1", None], lasts=False),
     m.Stored(),
-    m.Cleared(datasets=1, models=2, evals=3),
+    m.Cleared(datasets=1, models=2, evals=3, num_protected=1, protected=[STAYS]),
     m.DatasetPage(is_last=True, items=[DatasetRow(dataset_hash=HASH, value=b"file-1", **COMMON)]),  # type: ignore[arg-type]
     m.ModelPage(
         is_last=True,
@@ -123,8 +212,16 @@ REPLIES: tuple[m.Reply, ...] = (
     ),
     Released(count=1),
     LeasePage(is_last=True, items=[LEASE]),
-    Sizes(categories={"datasets": SIZE}),
-    Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4),
+    Sizes(
+        categories={"datasets": SIZE},
+        as_of="2026-01-31T23:59:59.123Z",
+        is_scanning=True,
+        orphans=SIZE,
+        num_orphans=2,
+        num_dangling=3,
+        top=(EntrySize(kind="model", key=HASH, value=b"ft-\xff", size_bytes=10, allocated_bytes=4096),),
+    ),
+    Stats(num_datasets=1, num_models=2, num_evals=3, total_size_bytes=4, as_of="2026-01-31T23:59:59.123Z"),
     m.Status(
         pid=42,
         version="0.1.0",
@@ -138,6 +235,59 @@ REPLIES: tuple[m.Reply, ...] = (
         sqlite_version="3.40.1",
     ),
     m.Draining(),
+    Progress(is_last=True, done=3, total=9, unit="files", freed_bytes=4096),
+    PlanPage(
+        is_last=True,
+        items=[
+            PlanItem(
+                kind=ORPHAN,
+                key="runs/\\xff",
+                value=b"ft-\xff",
+                paths=(b"runs/\xff",),
+                size_bytes=10,
+                allocated_bytes=4096,
+                reason="no entry names it",
+            )
+        ],
+        protected=[STAYS],
+        kept=[KEPT],
+        plan_id="0123456789ab",
+        freed_bytes=4096,
+        size_bytes=10,
+    ),
+    Cleaned(removal_id=7, datasets=1, models=2, evals=3, orphans=4, freed_bytes=4096, is_complete=False, left=[KEPT]),
+    TrashPage(
+        is_last=True,
+        items=[
+            TrashRow(
+                id=7,
+                removed_at="2026-01-31T23:59:59.123Z",
+                reason="models",
+                state="purging",
+                entries=2,
+                paths=3,
+                size_bytes=10,
+                allocated_bytes=4096,
+                expires_at="2026-02-07T23:59:59Z",
+            )
+        ],
+    ),
+    Pinned(count=2),
+    FindingPage(
+        is_last=True,
+        items=[
+            Finding(
+                problem="missing",
+                kind="model",
+                key=HASH,
+                path=b"runs/\xff",
+                detail="missing since 2026-02-02",
+                repaired=True,
+            )
+        ],
+        entries=5,
+        files=6,
+    ),
     m.Failure(code="storage_failed", message="disk full", detail={"outcome_known": False}),
 )
 
@@ -145,3 +295,16 @@ REPLIES: tuple[m.Reply, ...] = (
 def name_of(message: Message) -> str:
     """The operation's name on the wire."""
     return str(type(message).__struct_config__.tag)
+
+
+def structs_in(value: object) -> Iterator[msgspec.Struct]:
+    """A message, and every struct in it."""
+    if isinstance(value, msgspec.Struct):
+        yield value
+        for name in value.__struct_fields__:
+            yield from structs_in(getattr(value, name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from structs_in(item)
+    elif isinstance(value, dict):
+        yield from structs_in(list(value.values()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from motoolsd.wire.errors import ErrorCode, LocalProtocolError, MessageTooLarge, ProtocolError, RemoteProtocolError
 
 CODES = """busy peer_refused protocol_error unknown_operation version_mismatch invalid_request storage_failed
-corrupt_database schema_too_new unsupported_filesystem directory_missing not_running"""
+corrupt_database schema_too_new unsupported_filesystem directory_missing not_running stale_lease claim_deadlock
+entry_protected plan_outdated not_found"""
 
 
 def test_codes_of_earlier_versions_remain() -> None:
