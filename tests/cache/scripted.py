@@ -12,19 +12,23 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from motoolsd.wire.cleaning import EndUse, Use
 from motoolsd.wire.errors import ErrorCode, RemoteProtocolError
+from motoolsd.wire.leases import Released
 from motoolsd.wire.messages import (
     Cleared,
     Drain,
     Draining,
     Failure,
     Found,
+    GetStatus,
     Hello,
     Lookup,
     Reply,
     ReplyEnvelope,
     Request,
     RequestEnvelope,
+    Status,
     Stored,
 )
 from motoolsd.wire.names import SOCKET
@@ -87,6 +91,10 @@ def answer_to(request: Request) -> Reply:
             return Found(values=[f"value of {key}".encode() for key in request.keys])
         case Drain():
             return Draining()
+        case GetStatus():
+            return Status(pid=1, version="0", socket=b"s", uptime_s=1.0, clients=1, entries=0)
+        case Use() | EndUse():
+            return Released(count=1)
     if type(request).__name__.startswith("Put"):
         return Stored()
     if type(request).__name__.startswith("Clear"):

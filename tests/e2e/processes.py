@@ -88,3 +88,12 @@ def claim_each(directory: str, rounds: int) -> list[tuple[str, bool]]:
                 assert claim.value is not None
                 answers.append((claim.value, is_owner))
     return answers
+
+
+def put_content(directory: str, content: bytes) -> str:
+    """Store content at the same moment as others; its hash."""
+    assert _barrier is not None, "the pool's initializer sets it"
+    with SyncCache(directory) as cache:
+        cache.get_status()
+        _barrier.wait(START_TIMEOUT_S)
+        return cache.put_dataset(content).dataset_hash

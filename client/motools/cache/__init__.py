@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from motools.cache.base import CacheBackend as CacheBackend
     from motools.cache.cache import Cache as Cache
     from motools.cache.cache import SQLiteCache as SQLiteCache
+    from motools.cache.cleaning import CleanupPlan as CleanupPlan
+    from motools.cache.cleaning import CleanupResult as CleanupResult
+    from motools.cache.cleaning import EntrySize as EntrySize
+    from motools.cache.cleaning import Finding as Finding
+    from motools.cache.cleaning import KeptPath as KeptPath
+    from motools.cache.cleaning import OnProgress as OnProgress
+    from motools.cache.cleaning import PlanItem as PlanItem
+    from motools.cache.cleaning import Progress as Progress
+    from motools.cache.cleaning import ProtectedEntry as ProtectedEntry
+    from motools.cache.cleaning import SizeReport as SizeReport
+    from motools.cache.cleaning import TrashItem as TrashItem
+    from motools.cache.cleaning import VerifyReport as VerifyReport
     from motools.cache.entries import CacheStats as CacheStats
     from motools.cache.entries import DatasetEntry as DatasetEntry
     from motools.cache.entries import EvalEntry as EvalEntry
@@ -34,7 +46,10 @@ if TYPE_CHECKING:
     from motools.cache.errors import CorruptDatabase as CorruptDatabase
     from motools.cache.errors import DaemonBusy as DaemonBusy
     from motools.cache.errors import DaemonNotRunning as DaemonNotRunning
+    from motools.cache.errors import EntryNotFound as EntryNotFound
+    from motools.cache.errors import EntryProtected as EntryProtected
     from motools.cache.errors import PeerRefused as PeerRefused
+    from motools.cache.errors import PlanOutdated as PlanOutdated
     from motools.cache.errors import SchemaTooNew as SchemaTooNew
     from motools.cache.errors import StaleLease as StaleLease
     from motools.cache.errors import StorageFailed as StorageFailed
@@ -53,11 +68,13 @@ if TYPE_CHECKING:
 _MODULES = {
     "base": "CacheBackend",
     "cache": "Cache SQLiteCache",
+    "cleaning": "CleanupPlan CleanupResult EntrySize Finding KeptPath OnProgress PlanItem Progress ProtectedEntry"
+    " SizeReport TrashItem VerifyReport",
     "entries": "CacheStats DatasetEntry EvalEntry EvalHits LeaseEntry ModelEntry",
     "errors": "CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable ClaimDeadlock"
-    " ClaimTimeout ComputationFailed ConnectionLost CorruptDatabase DaemonBusy DaemonNotRunning PeerRefused"
-    " SchemaTooNew StaleLease StorageFailed UncacheableConfigError UnknownOperation UnsupportedFilesystem"
-    " VersionMismatch",
+    " ClaimTimeout ComputationFailed ConnectionLost CorruptDatabase DaemonBusy DaemonNotRunning EntryNotFound"
+    " EntryProtected PeerRefused PlanOutdated SchemaTooNew StaleLease StorageFailed UncacheableConfigError"
+    " UnknownOperation UnsupportedFilesystem VersionMismatch",
     "keys": "hash_content hash_dict make_eval_cache_key make_model_cache_key",
     "memory": "InMemoryCache",
     "sync": "SyncCache",

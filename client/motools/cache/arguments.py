@@ -1,6 +1,6 @@
 """What a caller may pass: checked before anything is sent.
 
-Layer: motools.cache. Imports errors, keys and motoolsd.wire.
+Layer: motools.cache. Imports clock, errors, keys and motoolsd.wire.
 Invariant: what comes out can be encoded and is within the wire's limits; what cannot is refused by its name.
 """
 
@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from math import inf
 
+from motools.cache.clock import wall_s
 from motools.cache.errors import CacheRequestError
 from motools.cache.keys import canonical_json
 from motoolsd.wire.fields import TEXT_SIZE_MAX
-from motoolsd.wire.keys import json_hash
+from motoolsd.wire.keys import Kind, json_hash
+from motoolsd.wire.quantities import DURATION_MAX_S, parse_duration, parse_size
+
+Duration = float | timedelta | str
+"""Seconds, or a text such as `30d`."""
+ByteSize = int | str
+"""Bytes, or a text such as `50GB`."""
 
 
 def text(value: object, what: str) -> str:
@@ -108,3 +116,72 @@ def kwargs_json(inspect_kwargs: object) -> tuple[bytes | None, str | None]:
 def optional_text(value: object, what: str) -> str | None:
     """The same as `text`, where None is allowed."""
     return None if value is None else text(value, what)
+
+
+def ttl(ttl_s: object) -> float | None:
+    """How long an entry lasts; None: it does.
+
+    Raises:
+        CacheRequestError: it is no number of seconds.
+    """
+    if ttl_s is None:
+        return None
+    check_seconds(ttl_s, "ttl_s")
+    return duration(ttl_s, "ttl_s")
+
+
+def duration(value: object, what: str) -> float:
+    """Seconds, from a number, a timedelta or a text such as `30d`.
+
+    Raises:
+        CacheRequestError: it is none of these, negative, or longer than thirty years.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        raise CacheRequestError(f"{what} must be a duration, not {type(value).__name__}")
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise CacheRequestError(f"{what}: {error}; at most {DURATION_MAX_S:g} s") from None
+
+
+def byte_size(value: object, what: str) -> int:
+    """Bytes, from a number or a text such as `50GB`.
+
+    Raises:
+        CacheRequestError: it is none of these, or negative.
+    """
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        raise CacheRequestError(f"{what} must be a size, not {type(value).__name__}")
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise CacheRequestError(f"{what}: {error}") from None
+
+
+def seconds_until(until: object, what: str) -> float:
+    """Seconds from now, from a time (aware, or local), or from a duration.
+
+    Raises:
+        CacheRequestError: it is none of these, or the time has passed.
+    """
+    if not isinstance(until, datetime):
+        return duration(until, what)
+    left_s = until.timestamp() - wall_s()
+    if left_s <= 0:
+        raise CacheRequestError(f"{what} lies in the past: {until.isoformat()}")
+    return duration(left_s, what)
+
+
+def optional_kind(kind: object) -> Kind | None:
+    """A kind by its name, where None means all.
+
+    Raises:
+        CacheRequestError: there is no such kind.
+    """
+    if kind is None:
+        return None
+    if kind not in [known.value for known in Kind]:
+        raise CacheRequestError(f"no kind {kind!r}: choose from {', '.join(Kind)}")
+    return Kind(kind)

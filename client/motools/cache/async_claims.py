@@ -1,6 +1,6 @@
 """Claims for asyncio and trio.
 
-Layer: motools.cache. Imports claims.
+Layer: motools.cache. Imports claims, files and publishing.
 Invariant: works over whatever answers its two kinds of questions, a daemon or a dictionary. A claim that is cancelled
 while it waits leaves nothing behind.
 """
@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 import anyio
 
 from motools.cache import lease_calls
-from motools.cache.calls import Call, Provenance
+from motools.cache.calls import Call, Owned, Provenance
 from motools.cache.claims import (
     GIVE_UP_TIMEOUT_S,
     NOTICE_AFTER_S,
@@ -35,8 +35,10 @@ from motools.cache.claims import (
     say_whom_it_waits_for,
     sort_states,
 )
-from motools.cache.entries import LeaseEntry
+from motools.cache.entries import DatasetEntry, LeaseEntry
 from motools.cache.errors import CacheError, StaleLease
+from motools.cache.files import Content
+from motools.cache.publishing import DatasetPut
 from motoolsd.wire.entries import KeyState
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class Asker(Protocol):
 
     _provenance: Provenance
     _held: set[bytes]
+    _in_use: set[bytes]
 
     async def _ask(self, call: Call[T]) -> T:
         """Carry a call out, within the client's timeout."""
@@ -54,6 +57,18 @@ class Asker(Protocol):
 
     async def _ask_for_hours(self, call: Call[T]) -> T:
         """Carry a call out that waits for somebody else's work, over restarts of the daemon."""
+        ...
+
+    async def _own(self, target: Target, value: object, run_dir: object, ttl_s: float | None) -> Owned:
+        """What an entry owns with a value, brought to disk."""
+        ...
+
+    async def _keep(self, put: DatasetPut) -> DatasetEntry:
+        """Store a dataset with its content."""
+        ...
+
+    def _work_path(self, work_dir: str | os.PathLike[str] | None) -> bytes | None:
+        """A directory to be worked in, relative to the cache directory."""
         ...
 
 
@@ -99,18 +114,31 @@ class AsyncClaim(ClaimBase):
         if self._leave():
             await give_up(self._asker, self.claim_id)
 
-    async def fulfil(self, value: str, **labels: str) -> None:
+    async def fulfil(
+        self,
+        value: str,
+        path_or_bytes: Content | None = None,
+        *,
+        run_dir: str | os.PathLike[str] | None = None,
+        ttl_s: float | None = None,
+        **labels: str,
+    ) -> None:
         """Store the value and end the lease; on disk when this returns, and whoever waits has it.
 
-        Args:
-            value: the file id, model id or path of the log.
-            labels: stored with the entry, beside those of the client.
+        The arguments are those of `SyncClaim.fulfil`.
+
+        Cancellation: leaves at once; the value may be stored all the same.
 
         Raises:
             StaleLease: the lease was lost meanwhile; the value was not stored.
-            CacheRequestError: not text, empty, outside the block, or a second time.
+            CacheRequestError: not text, empty, outside the block, or a second time; or a path that no entry can own.
         """
-        await self._asker._ask(self._fulfilling(value, labels))  # noqa: SLF001
+        self._check_owner("fulfil")
+        if path_or_bytes is not None:
+            await self._asker._keep(self._fulfilling_with(path_or_bytes, value, ttl_s, labels))  # noqa: SLF001
+        else:
+            owned = await self._asker._own(self._target, value, run_dir, ttl_s)  # noqa: SLF001
+            await self._asker._ask(self._fulfilling(value, owned, labels))  # noqa: SLF001
         self._end(value)
 
     async def fail(self, reason: str, retry_after_s: float | None = None) -> None:
@@ -142,6 +170,7 @@ class AsyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim the file id of a dataset: see `AsyncClaim`.
 
@@ -150,8 +179,15 @@ class AsyncClaims:
             wait: wait for whoever computes it; else `claim.pending` tells, at once.
             timeout_s: wait at most so long; None: as long as the owner lives.
             on_failure: after a recorded failure raise ComputationFailed, or "take over": have the lease.
+            work_dir: below `runs/`, `datasets/` or `evals/` of the cache directory, there or not: no clean-up touches
+                it while the claim lasts.
+
+        Raises:
+            CacheRequestError: an argument is none; or `work_dir` lies elsewhere.
         """
-        return self._claim(dataset_target(dataset_hash), wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(
+            dataset_target(dataset_hash), wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir
+        )
 
     def claim_model(
         self,
@@ -162,10 +198,11 @@ class AsyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim a model that is to be trained: as `claim_dataset`."""
         target = model_target(dataset_hash, config, backend_type)
-        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir)
 
     def claim_eval(
         self,
@@ -177,10 +214,11 @@ class AsyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim the log of an evaluation: as `claim_dataset`."""
         target = eval_target(model_id, task_id, backend_type, inspect_kwargs)
-        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir)
 
     async def get_or_upload(self, dataset_hash: str, upload: Callable[[], Awaitable[str]]) -> str:
         """The file id of a dataset; `await upload()` makes it, in one process of all that ask."""
@@ -227,9 +265,23 @@ class AsyncClaims:
         """Take the lease of a key away from its owner, whose `fulfil` will raise StaleLease; how many there were."""
         return await self._as_asker()._ask(lease_calls.break_lease(key, kind))  # noqa: SLF001
 
-    def _claim(self, target: Target, *, wait: bool, timeout_s: float | None, on_failure: OnFailure) -> AsyncClaim:
-        options = ClaimOptions(wait=wait, timeout_s=timeout_s, on_failure=on_failure)
-        return AsyncClaim(self._as_asker(), target, options)
+    def _claim(
+        self,
+        target: Target,
+        *,
+        wait: bool,
+        timeout_s: float | None,
+        on_failure: OnFailure,
+        work_dir: str | os.PathLike[str] | None,
+    ) -> AsyncClaim:
+        asker = self._as_asker()
+        options = ClaimOptions(
+            wait=wait,
+            timeout_s=timeout_s,
+            on_failure=on_failure,
+            work_dir=asker._work_path(work_dir),  # noqa: SLF001
+        )
+        return AsyncClaim(asker, target, options)
 
     async def _get_or_compute(self, claim: AsyncClaim, compute: Callable[[], Awaitable[str]]) -> str:
         async with claim:
@@ -289,7 +341,8 @@ class AsyncClaimGroup:
     async def _fulfil(self, granted: Mapping[str, int], logs: Mapping[str, str]) -> None:
         check_logs(granted, logs)
         for task, token in granted.items():
-            put = self._targets[task].put(self._asker._provenance, logs[task], token)  # noqa: SLF001
+            owned = await self._asker._own(self._targets[task], logs[task], None, None)  # noqa: SLF001
+            put = self._targets[task].put(self._asker._provenance, logs[task], token, owned)  # noqa: SLF001
             try:
                 await self._asker._ask(put)  # noqa: SLF001
                 self._values[task] = os.fspath(logs[task])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, LeaseEntry, ModelEntry
+from motools.cache.files import Content
 from motools.cache.lookups import KindName
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class CacheBackend(Protocol):
         """The file id of a dataset, or None."""
         ...
 
-    async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
+    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
         """Remember the file id of a dataset."""
         ...
 
@@ -37,9 +39,16 @@ class CacheBackend(Protocol):
         ...
 
     async def set_model_id(
-        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        model_id: str,
+        backend_type: str = "openai",
+        *,
+        run_dir: str | os.PathLike[str] | None = None,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember a trained model."""
+        """Remember a trained model, and the directory that belongs to it."""
         ...
 
     async def get_eval_log_paths(
@@ -58,6 +67,8 @@ class CacheBackend(Protocol):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        ttl_s: float | None = None,
     ) -> None:
         """Remember the logs of a model's evaluations."""
         ...
@@ -70,6 +81,21 @@ class CacheBackend(Protocol):
         inspect_kwargs: Mapping[str, Any] | None = None,
     ) -> EvalHits:
         """Which of the tasks are cached, and which are missing."""
+        ...
+
+    async def put_dataset(
+        self,
+        path_or_bytes: Content,
+        file_id: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl_s: float | None = None,
+    ) -> DatasetEntry:
+        """Store a dataset with its content."""
+        ...
+
+    def using(self, *entries: DatasetEntry | ModelEntry | EvalEntry) -> AbstractAsyncContextManager[None]:
+        """Keep entries from being cleaned up while a block lasts."""
         ...
 
     async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
@@ -119,6 +145,7 @@ class CacheBackend(Protocol):
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim the file id of a dataset."""
         ...
@@ -132,6 +159,7 @@ class CacheBackend(Protocol):
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim a model that is to be trained."""
         ...
@@ -146,6 +174,7 @@ class CacheBackend(Protocol):
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> AsyncClaim:
         """Claim the log of an evaluation."""
         ...

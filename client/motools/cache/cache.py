@@ -21,19 +21,24 @@ import anyio.to_thread
 
 from motools.cache import calls, lease_calls, lookups
 from motools.cache.async_claims import Asker, AsyncClaims, give_up
-from motools.cache.calls import Call
+from motools.cache.async_files import AsyncFiles, in_thread
+from motools.cache.async_management import AsyncManagement
+from motools.cache.calls import Call, Owned
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s
-from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+from motools.cache.entries import DatasetEntry, EvalHits
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
+from motools.cache.files import Content
 from motools.cache.launch import Launch
 from motools.cache.lookups import KindName
 from motools.cache.multiplex import MultiplexedConnection
+from motools.cache.owned import own_logs, own_run
+from motools.cache.publishing import DatasetPut
 from motools.cache.recovery import Recovery, making_room, no_answer
 from motools.cache.remembered import ANSWERS_MAX, Memory
-from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey, Status
+from motools.cache.using import AsyncUsing, end_use_async
+from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey
 from motoolsd.wire.names import INVISIBLE_PID
-from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 
@@ -41,7 +46,7 @@ RELEASES_AT_ONCE = 64
 """Each may take a moment, which it would not have among thousands."""
 
 
-class Cache(Client, AsyncClaims):
+class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
     """A cache directory, through its daemon, under asyncio or trio.
 
     Concurrency: any number of tasks may use one instance at the same time, over one connection. One thread only:
@@ -84,6 +89,8 @@ class Cache(Client, AsyncClaims):
             async with anyio.create_task_group() as group:
                 for _ in range(min(len(self._held), RELEASES_AT_ONCE)):
                     group.start_soon(give_up, self, self._held.pop())
+        while self._in_use:
+            await end_use_async(self, next(iter(self._in_use)))
         self._is_closed = True
         if self._connection is not None:
             if self._memory.has_used and self._memory.settle():
@@ -108,9 +115,9 @@ class Cache(Client, AsyncClaims):
                 return value
         return await self._call(lookups.get_file_id(dataset_hash))
 
-    async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
-        """Remember the file id of a dataset; on disk when this returns."""
-        await self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
+    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
+        """Remember the file id of a dataset; on disk when this returns. After `ttl_s` seconds it misses."""
+        await self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
 
     async def get_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
@@ -119,10 +126,19 @@ class Cache(Client, AsyncClaims):
         return await self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     async def set_model_id(
-        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        model_id: str,
+        backend_type: str = "openai",
+        *,
+        run_dir: str | os.PathLike[str] | None = None,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember a trained model; on disk when this returns."""
-        await self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
+        """Remember a trained model and what it owns; on disk when this returns: as `SyncCache.set_model_id`."""
+        files = await in_thread(own_run, self._directory, run_dir) if run_dir is not None else ()
+        owned, identity = Owned(files=files, ttl_s=ttl_s), (dataset_hash, config, model_id, backend_type)
+        await self._call(calls.set_model_id(self._provenance, *identity, owned=owned))
 
     async def get_eval_log_paths(
         self,
@@ -140,11 +156,13 @@ class Cache(Client, AsyncClaims):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember the logs of a model's evaluations, all or none; on disk when this returns."""
-        await self._call(
-            calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs)
-        )
+        """Remember the logs of a model's evaluations, all or none: as `SyncCache.set_eval_log_paths`."""
+        owned = Owned(logs=await in_thread(own_logs, self._directory, task_log_paths), ttl_s=ttl_s)
+        identity = model_id, task_log_paths, backend_type, inspect_kwargs
+        await self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
 
     # Beyond them.
 
@@ -162,49 +180,20 @@ class Cache(Client, AsyncClaims):
         """The values of many entries of one kind, None where one is missing; see `SyncCache.get_many`."""
         return await self._call(lookups.get_many(kind, questions))
 
-    async def list_datasets(self) -> list[DatasetEntry]:
-        """All datasets, in the order in which they were first stored."""
-        return await self._call(calls.list_datasets())
+    async def put_dataset(
+        self,
+        path_or_bytes: Content,
+        file_id: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl_s: float | None = None,
+    ) -> DatasetEntry:
+        """Store a dataset with its content, of any size: as `SyncCache.put_dataset`.
 
-    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
-        """All models, or those with one id, in the order in which they were first stored."""
-        return await self._call(calls.list_models(model_id))
-
-    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
-        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
-        return await self._call(calls.list_evals(model_id, task_id))
-
-    async def get_stats(self) -> CacheStats:
-        """How many entries there are, and the bytes that everything takes."""
-        return await self._call(calls.get_stats())
-
-    async def get_size_breakdown(self) -> dict[str, int]:
-        """Bytes of `datasets`, `runs`, `evals` and `database`."""
-        return await self._call(calls.get_size_breakdown())
-
-    async def get_sizes(self) -> dict[str, Size]:
-        """The same with the bytes allocated on disk."""
-        return await self._call(calls.get_sizes())
-
-    async def get_status(self) -> Status:
-        """What the daemon says of itself."""
-        return await self._call(calls.get_status())
-
-    async def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
-        """Remove some datasets, or all; how many were removed."""
-        return await self._call(calls.clear_datasets(dataset_hashes))
-
-    async def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
-        """Remove the models with these ids, or all; how many were removed."""
-        return await self._call(calls.clear_models(model_ids))
-
-    async def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
-        """Remove the evaluations that match both lists, or all; how many were removed."""
-        return await self._call(calls.clear_evals(model_ids, task_ids))
-
-    async def clear_all(self) -> dict[str, int]:
-        """Remove everything, in one transaction; how many of each kind were removed."""
-        return await self._call(calls.clear_all())
+        Cancellation: the copy, which a worker thread makes, stops at the next chunk; nothing is left behind.
+        """
+        provenance = self._provenance.with_labels(labels or {})
+        return await self._keep(DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
 
     # How a call is carried out.
 
@@ -259,6 +248,9 @@ class Cache(Client, AsyncClaims):
                 recovery = recovery or Recovery(self._timeout_s, monotonic_s(), is_write=False)
                 await anyio.sleep(recovery.after(error, monotonic_s()))
 
+    def _as_cache(self) -> Cache:
+        return self
+
     async def _open(self, left_s: float) -> MultiplexedConnection:
         connection = self._connection
         if connection is None or not connection.is_open:
@@ -303,7 +295,7 @@ class Cache(Client, AsyncClaims):
         before, generation = memory.numbers_of(request), memory.generation
         reply = await connection.exchange(request, timeout_s)
         result = call.result(reply)
-        if isinstance(reply, Found) and memory is self._memory and generation == memory.generation:
+        if isinstance(reply, Found) and reply.lasts and memory is self._memory and generation == memory.generation:
             memory.remember(request, before, reply.values)
         return result
 

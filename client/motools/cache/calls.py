@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from motools.cache.arguments import json_bytes, kwargs_json, optional_text, optional_texts, text, value_bytes
+from motools.cache.arguments import json_bytes, kwargs_json, optional_text, optional_texts, text, ttl, value_bytes
 from motools.cache.entries import (
     CacheStats,
     DatasetEntry,
@@ -120,6 +120,25 @@ class Provenance:
         self.version = None if version is None else text(version, "version")
 
 
+class Owned(Struct, frozen=True, kw_only=True):
+    """What an entry has beside its key and value.
+
+    Attributes:
+        files: of a model, the paths of its files, relative to the cache directory.
+        logs: the same of evaluations, by task id.
+        staged: of a dataset, its content's name in staging.
+        ttl_s: it misses after so long; None: it lasts.
+    """
+
+    files: tuple[bytes, ...] = ()
+    logs: Mapping[str, bytes] = {}
+    staged: bytes | None = None
+    ttl_s: float | None = None
+
+
+NOTHING: Final = Owned()
+
+
 def _nothing(_reply: object) -> None:
     return None
 
@@ -127,23 +146,32 @@ def _nothing(_reply: object) -> None:
 # Writes.
 
 
-def _storing(put: Callable[..., m.Request], provenance: Provenance, **fields: object) -> Call[None]:
+def _storing(
+    put: Callable[..., m.Request], provenance: Provenance, ttl_s: float | None, **fields: object
+) -> Call[None]:
+    lasting = ttl(ttl_s)
+
     def make(request_key: m.RequestKey) -> m.Request:
-        return put(request_key=request_key, labels=provenance.labels, version=provenance.version, **fields)
+        made_by = {"labels": provenance.labels, "version": provenance.version}
+        return put(request_key=request_key, ttl_s=lasting, **made_by, **fields)
 
     return Call(None, m.Stored, _nothing, None, make=make)
 
 
-def set_file_id(provenance: Provenance, dataset_hash: str, file_id: str, token: int = 0) -> Call[None]:
+def set_file_id(
+    provenance: Provenance, dataset_hash: str, file_id: str, token: int = 0, owned: Owned = NOTHING
+) -> Call[None]:
     """Remember a dataset's file id."""
     key, value = text(dataset_hash, "dataset_hash"), value_bytes(file_id, "file_id")
 
     return _storing(
         m.PutDataset,
         provenance,
+        owned.ttl_s,
         token=token,
         dataset_hash=key,
         file_id=value,
+        staged=owned.staged,
     )
 
 
@@ -154,6 +182,7 @@ def set_model_id(
     model_id: str,
     backend_type: str,
     token: int = 0,
+    owned: Owned = NOTHING,
 ) -> Call[None]:
     """Remember a trained model."""
     dataset, backend = text(dataset_hash, "dataset_hash"), text(backend_type, "backend_type")
@@ -162,11 +191,13 @@ def set_model_id(
     return _storing(
         m.PutModel,
         provenance,
+        owned.ttl_s,
         token=token,
         dataset_hash=dataset,
         config=config_json,
         backend_type=backend,
         model_id=value,
+        files=list(owned.files),
     )
 
 
@@ -177,6 +208,7 @@ def set_eval_log_paths(
     backend_type: str,
     inspect_kwargs: Mapping[str, Any] | None,
     token: int = 0,
+    owned: Owned = NOTHING,
 ) -> Call[None]:
     """Remember the logs of a model's evaluations."""
     if not isinstance(task_log_paths, Mapping):
@@ -191,11 +223,13 @@ def set_eval_log_paths(
     return _storing(
         m.PutEvals,
         provenance,
+        owned.ttl_s,
         token=token,
         model_id=model,
         backend_type=backend,
         kwargs=kwargs,
         logs=logs,
+        files=dict(owned.logs),
     )
 
 
@@ -235,6 +269,7 @@ def get_stats() -> Call[CacheStats]:
             num_models=reply.num_models,
             num_evals=reply.num_evals,
             total_size_bytes=reply.total_size_bytes,
+            scanned_at=reply.as_of,
         )
 
     return Call(GetStats(), Stats, decode)
@@ -259,33 +294,53 @@ def get_status() -> Call[m.Status]:
     return Call(m.GetStatus(), m.Status, lambda reply: reply)
 
 
-def _clearing(field: str, kind: Kind, **chosen: list[str] | None) -> Call[int]:
+def _clearing(field: str, kind: Kind, *, force: bool, **chosen: list[str] | None) -> Call[int]:
+    keys, model_ids, task_ids = (chosen.get(name) for name in ("keys", "model_ids", "task_ids"))
+
     def make(request_key: m.RequestKey) -> m.Request:
-        return m.Clear(request_key=request_key, kind=kind, **chosen)
+        return m.Clear(
+            request_key=request_key, kind=kind, keys=keys, model_ids=model_ids, task_ids=task_ids, force=bool(force)
+        )
 
-    return Call(None, m.Cleared, lambda reply: getattr(reply, field), make=make)
+    def decode(reply: m.Cleared) -> int:
+        _say_what_stays(reply)
+        count: int = getattr(reply, field)
+        return count
+
+    return Call(None, m.Cleared, decode, make=make)
 
 
-def clear_datasets(dataset_hashes: Sequence[str] | None) -> Call[int]:
+def _say_what_stays(reply: m.Cleared) -> None:
+    if not reply.num_protected:
+        return
+    import logging  # only when something stays
+
+    named = ", ".join(f"{one.kind} {one.key} ({one.why})" for one in reply.protected[:5])
+    text = "%d protected, and not removed: %s"
+    logging.getLogger("motools.cache").warning(text, reply.num_protected, named)
+
+
+def clear_datasets(dataset_hashes: Sequence[str] | None, *, force: bool = False) -> Call[int]:
     """Remove some datasets, or all."""
-    return _clearing("datasets", Kind.DATASET, keys=optional_texts(dataset_hashes, "dataset_hashes"))
+    return _clearing("datasets", Kind.DATASET, keys=optional_texts(dataset_hashes, "dataset_hashes"), force=force)
 
 
-def clear_models(model_ids: Sequence[str] | None) -> Call[int]:
+def clear_models(model_ids: Sequence[str] | None, *, force: bool = False) -> Call[int]:
     """Remove some models, or all."""
-    return _clearing("models", Kind.MODEL, model_ids=optional_texts(model_ids, "model_ids"))
+    return _clearing("models", Kind.MODEL, model_ids=optional_texts(model_ids, "model_ids"), force=force)
 
 
-def clear_evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None) -> Call[int]:
+def clear_evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None, *, force: bool = False) -> Call[int]:
     """Remove the evaluations that match both lists, or all."""
     chosen = {"model_ids": optional_texts(model_ids, "model_ids"), "task_ids": optional_texts(task_ids, "task_ids")}
-    return _clearing("evals", Kind.EVAL, **chosen)
+    return _clearing("evals", Kind.EVAL, force=force, **chosen)
 
 
-def clear_all() -> Call[dict[str, int]]:
+def clear_all(*, force: bool = False) -> Call[dict[str, int]]:
     """Remove everything."""
 
     def decode(reply: m.Cleared) -> dict[str, int]:
+        _say_what_stays(reply)
         return {"datasets": reply.datasets, "models": reply.models, "evals": reply.evals}
 
-    return Call(None, m.Cleared, decode, make=lambda key: m.ClearAll(request_key=key))
+    return Call(None, m.Cleared, decode, make=lambda key: m.ClearAll(request_key=key, force=bool(force)))

@@ -1,6 +1,6 @@
 """Claims: what the blocking and the async ones have in common.
 
-Layer: motools.cache. Imports calls, lookups, errors and motoolsd.wire.
+Layer: motools.cache. Imports calls, lookups, errors, files, owned, publishing and motoolsd.wire.
 Invariant: no I/O but the notice on stderr. A claim belongs to the process that made it: a forked child that leaves the
 block releases nothing.
 """
@@ -16,10 +16,13 @@ from msgspec import Struct
 
 from motools.cache import calls, lease_calls
 from motools.cache.arguments import check_seconds, text
-from motools.cache.calls import Call, Provenance
+from motools.cache.calls import Call, Owned, Provenance
 from motools.cache.entries import LeaseEntry, lease_entry, text_of
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ClaimTimeout, ComputationFailed
+from motools.cache.files import Check, Content, proceed
 from motools.cache.lookups import eval_keys_of, model_key_of
+from motools.cache.owned import own_logs, own_run
+from motools.cache.publishing import DatasetPut
 from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import Claim
@@ -53,15 +56,42 @@ class Target(Struct, frozen=True):
 
     kind: Kind
     key: str
-    put: Callable[[Provenance, str, int], Call[None]]
-    """From provenance, value and token."""
+    put: Callable[[Provenance, str, int, Owned], Call[None]]
+    """From provenance, value, token and what the entry owns."""
+    task_id: str | None = None
+    """Of an evaluation."""
+    dataset_hash: str | None = None
+    """Of a model."""
+
+    def owned(
+        self, directory: str | None, value: object, run_dir: object, ttl_s: float | None, check: Check = proceed
+    ) -> Owned:
+        """What the entry owns with this value, brought to disk. Blocks.
+
+        Args:
+            directory: the cache's; None: there is none, and nothing is owned.
+            value: that of an evaluation may be the path of its log.
+            run_dir: of a model.
+            ttl_s: it misses after so long.
+            check: called now and then.
+
+        Raises:
+            CacheRequestError: a run directory for what is no model, or one that no entry can own.
+            StorageFailed: the disk failed.
+        """
+        if run_dir is not None and self.kind is not Kind.MODEL:
+            raise CacheRequestError(f"run_dir is a model's; this is the claim of {self.kind.value} {self.key}")
+        if directory is None:
+            return Owned(ttl_s=ttl_s)
+        logs = {} if self.task_id is None else own_logs(directory, {self.task_id: value}, check)
+        return Owned(files=own_run(directory, run_dir, check), logs=logs, ttl_s=ttl_s)
 
 
 def dataset_target(dataset_hash: str) -> Target:
     """The file id of a dataset."""
 
-    def put(provenance: Provenance, value: str, token: int) -> Call[None]:
-        return calls.set_file_id(provenance, dataset_hash, value, token)
+    def put(provenance: Provenance, value: str, token: int, owned: Owned) -> Call[None]:
+        return calls.set_file_id(provenance, dataset_hash, value, token, owned)
 
     return Target(Kind.DATASET, text(dataset_hash, "dataset_hash"), put)
 
@@ -70,20 +100,21 @@ def model_target(dataset_hash: str, config: Mapping[str, Any], backend_type: str
     """The id of a trained model."""
     key = model_key_of(dataset_hash, config, backend_type)
 
-    def put(provenance: Provenance, value: str, token: int) -> Call[None]:
-        return calls.set_model_id(provenance, dataset_hash, config, value, backend_type, token)
+    def put(provenance: Provenance, value: str, token: int, owned: Owned) -> Call[None]:
+        return calls.set_model_id(provenance, dataset_hash, config, value, backend_type, token, owned)
 
-    return Target(Kind.MODEL, key, put)
+    return Target(Kind.MODEL, key, put, dataset_hash=dataset_hash)
 
 
 def eval_target(model_id: str, task_id: str, backend_type: str, inspect_kwargs: Mapping[str, Any] | None) -> Target:
     """The log of an evaluation."""
     (key,) = eval_keys_of(model_id, [text(task_id, "task_id")], backend_type, inspect_kwargs)
 
-    def put(provenance: Provenance, value: str, token: int) -> Call[None]:
-        return calls.set_eval_log_paths(provenance, model_id, {task_id: value}, backend_type, inspect_kwargs, token)
+    def put(provenance: Provenance, value: str, token: int, owned: Owned) -> Call[None]:
+        logs = {task_id: value}
+        return calls.set_eval_log_paths(provenance, model_id, logs, backend_type, inspect_kwargs, token, owned)
 
-    return Target(Kind.EVAL, key, put)
+    return Target(Kind.EVAL, key, put, task_id=task_id)
 
 
 class ClaimOptions(Struct, frozen=True, kw_only=True):
@@ -92,6 +123,8 @@ class ClaimOptions(Struct, frozen=True, kw_only=True):
     wait: bool = True
     timeout_s: float | None = None
     on_failure: str = "raise"
+    work_dir: bytes | None = None
+    """Relative to the cache directory."""
 
     def __post_init__(self) -> None:
         """Check them."""
@@ -146,7 +179,12 @@ class ClaimBase:
     def _request(self, context: bytes, *, wait: bool) -> Call[list[KeyState]]:
         return lease_calls.claim(
             claim_request(
-                self.claim_id, context, [self._target], wait=wait, takes_over=self._options.on_failure == "take over"
+                self.claim_id,
+                context,
+                [self._target],
+                wait=wait,
+                takes_over=self._options.on_failure == "take over",
+                work_dir=self._options.work_dir,
             )
         )
 
@@ -175,14 +213,26 @@ class ClaimBase:
             message = "the daemon answered a claim with nothing"
             raise CacheProtocolError(message)
 
-    def _fulfilling(self, value: str, labels: Mapping[str, str]) -> Call[None]:
+    def _fulfilling(self, value: str, owned: Owned, labels: Mapping[str, str]) -> Call[None]:
         """The call that stores the value.
 
         Raises:
-            CacheRequestError: this claim has no lease to fulfil, or the value is none.
+            CacheRequestError: the value is none.
         """
-        self._check_owner("fulfil")
-        return self._target.put(self._provenance.with_labels(labels), value, self._token)
+        return self._target.put(self._provenance.with_labels(labels), value, self._token, owned)
+
+    def _fulfilling_with(
+        self, content: Content, file_id: str, ttl_s: float | None, labels: Mapping[str, str]
+    ) -> DatasetPut:
+        """The same for a dataset whose content is kept.
+
+        Raises:
+            CacheRequestError: it is no dataset, or an argument is none.
+        """
+        if self._target.kind is not Kind.DATASET:
+            raise CacheRequestError(f"content is a dataset's; this is the claim of {self._target.kind.value}")
+        provenance, key = self._provenance.with_labels(labels), self._target.key
+        return DatasetPut(content, file_id, provenance, ttl_s=ttl_s, token=self._token, dataset_hash=key)
 
     def _failing(self, reason: str, retry_after_s: float | None) -> Call[int]:
         self._check_owner("fail")
@@ -215,11 +265,26 @@ class ClaimBase:
         return is_held
 
 
-def claim_request(claim_id: bytes, context: bytes, targets: Sequence[Target], *, wait: bool, takes_over: bool) -> Claim:
+def claim_request(
+    claim_id: bytes,
+    context: bytes,
+    targets: Sequence[Target],
+    *,
+    wait: bool,
+    takes_over: bool,
+    work_dir: bytes | None = None,
+) -> Claim:
     """The request for keys of one kind."""
-    keys = [target.key for target in targets]
-    kind = targets[0].kind
-    return Claim(claim_id=claim_id, context=context, kind=kind, keys=keys, wait=wait, takes_over=takes_over)
+    return Claim(
+        claim_id=claim_id,
+        context=context,
+        kind=targets[0].kind,
+        keys=[target.key for target in targets],
+        wait=wait,
+        takes_over=takes_over,
+        work_dir=work_dir,
+        dataset_hash=targets[0].dataset_hash,
+    )
 
 
 def sort_states(

@@ -77,6 +77,7 @@ class Client:
         self._on_unavailable: OnUnavailable = on_unavailable
         self._provenance = Provenance(labels, version)
         self._held: set[bytes] = set()
+        self._in_use: set[bytes] = set()
         self._keys = RequestKeys()
         self._memory = Memory(self._directory, memory_entries)
         self._start_fresh()
@@ -114,13 +115,25 @@ class Client:
         Raises:
             CacheError: the error itself, unless misses were asked for and the call can be one.
         """
-        if self._on_unavailable != "miss" or call.fallback is RAISES:
+        if call.fallback is RAISES:
+            raise error
+        self._miss(error, "dropped a write" if call.is_write else "a lookup missed")
+        return cast("T", call.fallback)
+
+    def _drop_write(self, error: CacheError) -> None:
+        """Go on without a write that found no daemon.
+
+        Raises:
+            CacheError: the error itself, unless misses were asked for.
+        """
+        self._miss(error, "dropped a write")
+
+    def _miss(self, error: CacheError, action: str) -> None:
+        if self._on_unavailable != "miss":
             raise error
         import logging  # only when something is wrong: it is a third of this package's import time
 
-        action = "dropped a write" if call.is_write else "a lookup missed"
         logging.getLogger("motools.cache").warning("%s, because the cache is unavailable: %s", action, error)
-        return cast("T", call.fallback)
 
     def _asks_to_drain(self, peer: Welcome) -> bool:
         """Whether to make a daemon end, so that ours is started; at most once, should ours turn out to be old too."""
@@ -148,6 +161,7 @@ class Client:
         """In a forked child: drop what belongs to the parent, whose connection stays open."""
         self._drop_connection()
         self._held = set()
+        self._in_use = set()
         self._keys = RequestKeys()
         self._memory = Memory(self._directory, self._memory_entries)
         self._start_fresh()

@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from motools.cache.clock import monotonic_s
@@ -163,7 +163,7 @@ class BlockingConnection:
             frame, self._unsent = self._unsent + frame, bytearray()
             self._socket.sendall(frame)
         except LocalProtocolError as error:
-            raise lost(error) from error
+            raise CacheRequestError(str(error)) if self.is_open else lost(error) from error
         except OSError as error:
             self.close()
             raise lost(error) from error
@@ -175,6 +175,8 @@ class BlockingConnection:
             CacheUnavailable: the connection was lost.
         """
         try:
+            if (envelope := next_event(self._session)) is not None:
+                return envelope.body
             if not self._poll.poll(max(0.0, wait_s) * 1000):
                 return None
             feed(self._session, self._socket.recv(RECEIVE_SIZE_BYTES))
@@ -201,6 +203,32 @@ class BlockingConnection:
                 raise meaning from error
             raise
         return replies
+
+    def stream(
+        self, request: Request, silence_s: float, take: Callable[[Reply], None], when_silent: Callable[[], object]
+    ) -> None:
+        """Send one request and hand out all messages of its reply, as they come.
+
+        Args:
+            request: what to ask.
+            silence_s: how long each of them may take, before `when_silent` is called.
+            take: called with each.
+            when_silent: asks whether the daemon is well, in another way; raises if it is not.
+
+        Raises:
+            CacheUnavailable: the connection was lost.
+            CacheRequestError: the request is too large; nothing was sent.
+        """
+        self.ask(request)
+        reply: Reply | None = None
+        while reply is None or not is_final(reply):
+            deadline_s = monotonic_s() + silence_s
+            while (reply := self.answer(deadline_s - monotonic_s())) is None:
+                # A part of a message is no silence.
+                if monotonic_s() >= deadline_s:
+                    when_silent()
+                    deadline_s = monotonic_s() + silence_s
+            take(reply)
 
     def hold(self, notices: list[Used]) -> None:
         """Send notices with the next request."""

@@ -15,7 +15,14 @@ from motoolsd.wire.entries import DatasetRow, EvalRow, LeaseRow, ModelRow, Row
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """What entries of every kind have."""
+    """What entries of every kind have.
+
+    Attributes:
+        size_bytes, allocated_bytes: of its files; None: not counted, or it has none.
+        files: what belongs to it, relative to the cache directory.
+        missing_since: when a file of it was found to be gone; it misses since.
+        expires_at: when it begins to miss by itself.
+    """
 
     created_at: str | None = None
     last_used_at: str | None = None
@@ -24,6 +31,12 @@ class Entry(Struct, frozen=True, kw_only=True):
     version: str | None = None
     labels: dict[str, str] = {}
     pinned: bool = False
+    allocated_bytes: int | None = None
+    files: tuple[str, ...] = ()
+    missing_since: str | None = None
+    pin_reason: str | None = None
+    pinned_until: str | None = None
+    expires_at: str | None = None
 
 
 class DatasetEntry(Entry, frozen=True, kw_only=True):
@@ -56,12 +69,13 @@ class EvalEntry(Entry, frozen=True, kw_only=True):
 
 
 class CacheStats(Struct, frozen=True, kw_only=True):
-    """How many entries there are, and the room that everything takes."""
+    """How many entries there are, and the room that everything takes; `scanned_at`: when files were counted last."""
 
     num_datasets: int
     num_models: int
     num_evals: int
     total_size_bytes: int
+    scanned_at: str | None = None
 
 
 class EvalHits(Struct, frozen=True):
@@ -156,6 +170,12 @@ def _common(row: Row) -> dict[str, Any]:
         "version": row.version,
         "labels": row.labels,
         "pinned": row.pinned,
+        "allocated_bytes": row.allocated_bytes,
+        "files": tuple(text_of(path) for path in row.files),
+        "missing_since": row.missing_since,
+        "pin_reason": row.pin_reason,
+        "pinned_until": row.pinned_until,
+        "expires_at": row.expires_at,
     }
 
 

@@ -107,7 +107,7 @@ class UncacheableConfigError(CacheRequestError, TypeError):
 
 
 class StorageFailed(CacheRequestError):
-    """The database could not be read or written. With `outcome_known=False` the write may have been applied."""
+    """Disk or database could not be read or written. With `outcome_known=False` the write may have been applied."""
 
     code = ErrorCode.STORAGE_FAILED
 
@@ -146,6 +146,24 @@ class ClaimDeadlock(CacheRequestError):
     """Waiting for the lease would never end; the text names the keys."""
 
     code = ErrorCode.CLAIM_DEADLOCK
+
+
+class EntryProtected(CacheRequestError):
+    """A pin, a lease or a use keeps the entry; the text says which."""
+
+    code = ErrorCode.ENTRY_PROTECTED
+
+
+class PlanOutdated(CacheRequestError):
+    """What the plan saw is not so any more, and nothing was removed; the text names what has changed."""
+
+    code = ErrorCode.PLAN_OUTDATED
+
+
+class EntryNotFound(CacheRequestError, LookupError):
+    """Nothing has that name: an entry, a plan, something in the trash."""
+
+    code = ErrorCode.NOT_FOUND
 
 
 class ComputationFailed(CacheRequestError):

@@ -6,10 +6,10 @@ Invariant: as in `calls`.
 
 from __future__ import annotations
 
-from motools.cache.arguments import check_seconds, text
+from motools.cache.arguments import check_seconds, optional_kind, text
 from motools.cache.calls import Call
 from motools.cache.entries import LeaseEntry, lease_entry
-from motools.cache.errors import CacheProtocolError, CacheRequestError
+from motools.cache.errors import CacheProtocolError
 from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import (
@@ -57,10 +57,7 @@ def join(claim_id: bytes) -> Call[int]:
 
 def break_lease(key: str, kind: str | None) -> Call[int]:
     """Take a lease away; how many there were."""
-    if kind is not None and kind not in [known.value for known in Kind]:
-        raise CacheRequestError(f"no kind {kind!r}: choose from {', '.join(Kind)}")
-    chosen = None if kind is None else Kind(kind)
-    return Call(BreakLease(key=text(key, "key"), kind=chosen), Released, _count)
+    return Call(BreakLease(key=text(key, "key"), kind=optional_kind(kind)), Released, _count)
 
 
 def list_leases() -> Call[list[LeaseEntry]]:

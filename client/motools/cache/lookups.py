@@ -130,6 +130,11 @@ _KEY_MAKERS: dict[str, Callable[[object], str]] = {
 }
 
 
+def values_of(kind: Kind, keys: list[str]) -> Call[list[str | None]]:
+    """The values of keys."""
+    return _several(kind, keys, list)
+
+
 def _only(kind: Kind, key: str) -> Call[str | None]:
     return Call(m.Lookup(kind=kind, keys=[key]), m.Found, _only_value, None, of_values=_first)
 

@@ -1,6 +1,6 @@
 """InMemoryCache: the same protocol in one process, for tests of code that uses a cache.
 
-Layer: motools.cache. Imports calls, clock, entries and motoolsd.wire.
+Layer: motools.cache. Imports calls, clock, entries, memory_leases, memory_rows and motoolsd.wire.
 Invariant: the requests and replies are those of the daemon, so that it accepts, refuses and returns what `Cache` does;
 nothing is shared, nothing is kept.
 """
@@ -15,14 +15,21 @@ import msgspec
 
 from motools.cache import calls, lookups
 from motools.cache.async_claims import Asker, AsyncClaims, give_up
-from motools.cache.calls import Call
-from motools.cache.clock import utc_text
+from motools.cache.async_files import in_thread
+from motools.cache.calls import Call, Owned
+from motools.cache.claims import Target
+from motools.cache.clock import monotonic_s, utc_text, wall_s
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
+from motools.cache.files import Content, digest_of
 from motools.cache.lookups import KindName
 from motools.cache.memory_leases import Key, MemoryLeases
+from motools.cache.memory_rows import copies, is_cleared, is_in, keys_of, remove
+from motools.cache.publishing import DatasetPut
+from motools.cache.using import AsyncUsing
 from motoolsd.wire import messages as m
+from motoolsd.wire.cleaning import EndUse, Use
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
-from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key, parse_eval_key
+from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
 from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, ListLeases, RecordFailure, Release, Released
 from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
@@ -32,17 +39,26 @@ _KEY = m.RequestKey(bytes(16), 1, 1)
 """No reply is ever lost here: every write may have the same."""
 
 
-class InMemoryCache(AsyncClaims):
+class InMemoryCache(AsyncClaims, AsyncUsing):
     """A cache that lives and dies with this object. Its methods never wait, and work under any event loop."""
 
-    def __init__(self, *, labels: Mapping[str, str] | None = None, version: str | None = None) -> None:
-        """Start empty."""
+    def __init__(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        version: str | None = None,
+        now_s: Callable[[], float] = monotonic_s,
+    ) -> None:
+        """Start empty; `now_s` is the clock that entries with an end go by."""
         self._provenance = calls.Provenance(labels, version)
         self._datasets: dict[str, DatasetRow] = {}
         self._models: dict[str, ModelRow] = {}
         self._evals: dict[str, EvalRow] = {}
         self._last_eval_id = 0
+        self._now_s = now_s
+        self._ends_s: dict[Key, float] = {}
         self._held: set[bytes] = set()
+        self._in_use: set[bytes] = set()
         self._leases = MemoryLeases(self._value_of)
 
     async def __aenter__(self) -> Self:
@@ -62,9 +78,21 @@ class InMemoryCache(AsyncClaims):
         """The file id of a dataset, or None."""
         return self._call(lookups.get_file_id(dataset_hash))
 
-    async def set_file_id(self, dataset_hash: str, file_id: str) -> None:
-        """Remember the file id of a dataset."""
-        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
+    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
+        """Remember the file id of a dataset. After `ttl_s` seconds it misses."""
+        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
+
+    async def put_dataset(
+        self,
+        path_or_bytes: Content,
+        file_id: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl_s: float | None = None,
+    ) -> DatasetEntry:
+        """Store a dataset by the hash of its content, which is not kept."""
+        provenance = self._provenance.with_labels(labels or {})
+        return await self._keep(DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
 
     async def get_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
@@ -73,10 +101,18 @@ class InMemoryCache(AsyncClaims):
         return self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     async def set_model_id(
-        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        model_id: str,
+        backend_type: str = "openai",
+        *,
+        run_dir: str | os.PathLike[str] | None = None,  # noqa: ARG002 - nothing owns files here
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember a trained model."""
-        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
+        """Remember a trained model. After `ttl_s` seconds it misses."""
+        identity, owned = (dataset_hash, config, model_id, backend_type), Owned(ttl_s=ttl_s)
+        self._call(calls.set_model_id(self._provenance, *identity, owned=owned))
 
     async def get_eval_log_paths(
         self,
@@ -104,9 +140,12 @@ class InMemoryCache(AsyncClaims):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember the logs of a model's evaluations, all or none."""
-        self._call(calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs))
+        """Remember the logs of a model's evaluations, all or none. After `ttl_s` seconds they miss."""
+        identity, owned = (model_id, task_log_paths, backend_type, inspect_kwargs), Owned(ttl_s=ttl_s)
+        self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
 
     async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
         """As `Cache`."""
@@ -165,13 +204,32 @@ class InMemoryCache(AsyncClaims):
         assert isinstance(request, Claim), "nothing else takes hours"
         return call.result(Claimed(states=await self._leases.wait(request)))
 
+    async def _own(self, target: Target, value: object, run_dir: object, ttl_s: float | None) -> Owned:
+        return target.owned(None, value, run_dir, ttl_s)
+
+    async def _keep(self, put: DatasetPut) -> DatasetEntry:
+        digest, _ = await in_thread(digest_of, put.content)
+        self._call(put.call(digest, None))
+        return put.entry(digest, None)
+
+    def _work_path(self, work_dir: str | os.PathLike[str] | None) -> bytes | None:  # noqa: ARG002 - nothing is cleaned
+        return None
+
     def _value_of(self, key: Key) -> bytes | None:
+        self._drop_ended()
         row = self._rows(key[0]).get(key[1])
         return None if row is None else row.value
 
+    def _drop_ended(self) -> None:
+        now_s = self._now_s()
+        for key in [key for key, end_s in self._ends_s.items() if end_s <= now_s]:
+            del self._ends_s[key]
+            self._rows(key[0]).pop(key[1], None)
+
     def _answer(self, request: m.Request) -> m.Reply:
+        self._drop_ended()
         match request:
-            case Claim() | Release() | RecordFailure() | BreakLease() | ListLeases():
+            case Claim() | Release() | RecordFailure() | BreakLease() | ListLeases() | Use() | EndUse():
                 return self._answer_claim(request)
             case m.Lookup():
                 rows = self._rows(request.kind)
@@ -188,8 +246,12 @@ class InMemoryCache(AsyncClaims):
                 return self._put(request)
         raise AssertionError(request)
 
-    def _answer_claim(self, request: Claim | Release | RecordFailure | BreakLease | ListLeases) -> m.Reply:
+    def _answer_claim(
+        self, request: Claim | Release | RecordFailure | BreakLease | ListLeases | Use | EndUse
+    ) -> m.Reply:
         match request:
+            case Use() | EndUse():
+                return Released()  # nothing is cleaned up here
             case Claim():
                 return Claimed(states=self._leases.claim(request))
             case Release():
@@ -204,8 +266,8 @@ class InMemoryCache(AsyncClaims):
             case ListLeases():
                 return LeasePage(items=self._leases.rows(), is_last=True)
 
-    def _rows(self, kind: Kind) -> Mapping[str, Row]:
-        tables: dict[Kind, Mapping[str, Row]] = {
+    def _rows(self, kind: Kind) -> dict[str, Row]:
+        tables: dict[Kind, dict[str, Any]] = {
             Kind.DATASET: self._datasets,
             Kind.MODEL: self._models,
             Kind.EVAL: self._evals,
@@ -213,12 +275,17 @@ class InMemoryCache(AsyncClaims):
         return tables[kind]
 
     def _put(self, request: m.PutDataset | m.PutModel | m.PutEvals) -> m.Reply:
+        ttl_s = request.ttl_s
         made: dict[str, Any] = {"created_at": utc_text(), "labels": request.labels, "version": request.version}
+        made["expires_at"] = None if ttl_s is None else utc_text(wall_s() + ttl_s)
         keys = keys_of(request)
         if request.token:
             self._leases.check(keys[0], request.token)
         self._store(request, made)
         for key in keys:
+            self._ends_s.pop(key, None)
+            if ttl_s is not None:
+                self._ends_s[key] = self._now_s() + ttl_s
             self._leases.settle(key, self._rows(key[0])[key[1]].value)
         return m.Stored()
 
@@ -254,26 +321,27 @@ class InMemoryCache(AsyncClaims):
 
     def _page(self, request: m.ListEntries) -> m.Reply:
         if request.kind is Kind.DATASET:
-            return m.DatasetPage(items=_copies(self._datasets, lambda _: True), is_last=True)
+            return m.DatasetPage(items=copies(self._datasets, lambda _: True), is_last=True)
         wanted_model = request.model_id
         if request.kind is Kind.MODEL:
-            models = _copies(self._models, lambda row: wanted_model in (None, text_of(row.value)))
+            models = copies(self._models, lambda row: wanted_model in (None, text_of(row.value)))
             return m.ModelPage(items=models, is_last=True)
         wanted = (wanted_model, request.task_id)
-        evals = _copies(self._evals, lambda row: wanted[0] in (None, row.model_id) and wanted[1] in (None, row.task_id))
+        evals = copies(self._evals, lambda row: wanted[0] in (None, row.model_id) and wanted[1] in (None, row.task_id))
         return m.EvalPage(items=evals, is_last=True)
 
     def _clear(self, request: m.Clear) -> m.Reply:
         match request.kind:
             case Kind.DATASET:
-                count = _remove(self._datasets, lambda row: _is_in(row.dataset_hash, request.keys))
+                count = remove(self._datasets, lambda row: is_in(row.dataset_hash, request.keys))
             case Kind.MODEL:
-                count = _remove(self._models, lambda row: _is_in(text_of(row.value), request.model_ids))
+                count = remove(self._models, lambda row: is_in(text_of(row.value), request.model_ids))
             case Kind.EVAL:
                 models, tasks = request.model_ids, request.task_ids
-                count = _remove(self._evals, lambda row: _is_in(row.model_id, models) and _is_in(row.task_id, tasks))
-        self._leases.revoke(self._leases.matching(lambda key: _is_cleared(request, key)))
-        return m.Cleared(**{request.kind.plural: count})
+                count = remove(self._evals, lambda row: is_in(row.model_id, models) and is_in(row.task_id, tasks))
+        self._leases.revoke(self._leases.matching(lambda key: is_cleared(request, key)))
+        counts = dict.fromkeys(Kind, 0) | {request.kind: count}
+        return m.Cleared(datasets=counts[Kind.DATASET], models=counts[Kind.MODEL], evals=counts[Kind.EVAL])
 
     def _clear_all(self) -> m.Reply:
         cleared = m.Cleared(datasets=len(self._datasets), models=len(self._models), evals=len(self._evals))
@@ -286,7 +354,7 @@ class InMemoryCache(AsyncClaims):
         rows = [*self._datasets.values(), *self._models.values(), *self._evals.values()]
         taken = sum(len(msgspec.msgpack.encode(row)) for row in rows)
         if isinstance(request, GetSizes):
-            sizes = dict.fromkeys(("datasets", "runs", "evals"), Size())
+            sizes = dict.fromkeys(("datasets", "runs", "evals", "database", "trash", "staging"), Size())
             return Sizes(categories={**sizes, "database": Size(taken, taken)})
         return Stats(
             num_datasets=len(self._datasets),
@@ -294,46 +362,3 @@ class InMemoryCache(AsyncClaims):
             num_evals=len(self._evals),
             total_size_bytes=taken,
         )
-
-
-def keys_of(request: m.PutDataset | m.PutModel | m.PutEvals) -> list[Key]:
-    """The keys that a request stores values under."""
-    match request:
-        case m.PutDataset():
-            return [(Kind.DATASET, request.dataset_hash)]
-        case m.PutModel():
-            return [(Kind.MODEL, model_key(request.dataset_hash, request.config.decode(), request.backend_type))]
-        case m.PutEvals():
-            kwargs_hash = None if request.kwargs is None else json_hash(request.kwargs.decode())
-            identity = request.model_id, request.backend_type
-            return [(Kind.EVAL, eval_key(identity[0], task, identity[1], kwargs_hash)) for task in request.logs]
-
-
-def _is_cleared(request: m.Clear, key: Key) -> bool:
-    """Whether a clear takes a key that has no entry yet; what an entry's value decides, it does not."""
-    kind, name = key
-    if kind is not request.kind or (kind is Kind.MODEL and request.model_ids is not None):
-        return False
-    if kind is not Kind.EVAL:
-        return _is_in(name, request.keys)
-    identity = parse_eval_key(name)
-    return _is_in(identity.model_id, request.model_ids) and _is_in(identity.task_id, request.task_ids)
-
-
-R = TypeVar("R", DatasetRow, ModelRow, EvalRow)
-
-
-def _copies(rows: dict[str, R], is_wanted: Callable[[R], bool]) -> list[R]:
-    """The rows as a listing gives them: what a caller does to one stays with the caller."""
-    return [msgspec.structs.replace(row, labels=dict(row.labels)) for row in rows.values() if is_wanted(row)]
-
-
-def _remove(rows: dict[str, R], is_wanted: Callable[[R], bool]) -> int:
-    keys = [key for key, row in rows.items() if is_wanted(row)]
-    for key in keys:
-        del rows[key]
-    return len(keys)
-
-
-def _is_in(value: str, wanted: Sequence[str] | None) -> bool:
-    return wanted is None or value in wanted

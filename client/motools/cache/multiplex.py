@@ -160,6 +160,32 @@ class MultiplexedConnection:
             self._forget(request_id, waiter)
         return replies
 
+    async def stream(
+        self,
+        request: Request,
+        silence_s: float,
+        take: Callable[[Reply], None],
+        when_silent: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Send one request and hand out all messages of its reply, as they come: as `BlockingConnection.stream`.
+
+        Cancellation: as `exchange`.
+        """
+        waiter = _Waiter()
+        request_id = self._register(request, waiter)
+        try:
+            reply: Reply | None = None
+            while reply is None or not is_final(reply):
+                reply = None
+                while reply is None:
+                    with anyio.move_on_after(silence_s):
+                        reply = await self._reply_for(waiter)
+                    if reply is None:
+                        await when_silent()
+                take(reply)
+        finally:
+            self._forget(request_id, waiter)
+
     def hold(self, notices: list[Used]) -> None:
         """Send notices with the next request."""
         for notice in notices:

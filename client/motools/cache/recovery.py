@@ -36,6 +36,7 @@ class Recovery:
             started_s: on a monotonic clock.
             is_write: whether an unknown outcome matters.
         """
+        self._timeout_s = timeout_s
         self._deadline_s = started_s + timeout_s
         self._pause_s = PAUSE_FIRST_S
         self._is_write = is_write
@@ -44,6 +45,10 @@ class Recovery:
     def left_s(self, now_s: float) -> float:
         """What is left of the time; never negative."""
         return max(0.0, self._deadline_s - now_s)
+
+    def anew(self, now_s: float) -> Recovery:
+        """The same patience from now on."""
+        return Recovery(self._timeout_s, now_s, is_write=self._is_write)
 
     def after(self, error: CacheError, now_s: float) -> float:
         """Seconds to pause before the next attempt.

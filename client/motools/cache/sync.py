@@ -13,20 +13,26 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from motools.cache import calls, lease_calls, lookups
-from motools.cache.calls import Call
+from motools.cache.calls import Call, Owned
+from motools.cache.cleaning import OnProgress
+from motools.cache.cleaning_calls import Gathering, after_break
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s, pause
 from motools.cache.connection import BlockingConnection
-from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry
+from motools.cache.entries import DatasetEntry, EvalHits
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
+from motools.cache.files import Content
 from motools.cache.launch import connect
 from motools.cache.lookups import KindName
+from motools.cache.owned import own_logs, own_run
+from motools.cache.publishing import DatasetPut, put_dataset
 from motools.cache.recovery import Recovery, making_room
 from motools.cache.remembered import ANSWERS_MAX, Memory
 from motools.cache.sync_claims import SyncClaims, give_up
-from motoolsd.wire.messages import Found, Lookup, Request, RequestKey, Status
+from motools.cache.sync_management import SyncManagement
+from motools.cache.using import SyncUsing, end_use
+from motoolsd.wire.messages import Found, Lookup, Request, RequestKey
 from motoolsd.wire.names import INVISIBLE_PID
-from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 
@@ -34,7 +40,7 @@ LEFT_MIN_S = 0.001
 """A socket cannot wait for less; the deadline is looked at again after it."""
 
 
-class SyncCache(Client, SyncClaims):
+class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
     """A cache directory, through its daemon, blocking.
 
     Concurrency: one instance may be used by many threads, one call at a time; a forked child connects for itself.
@@ -70,6 +76,8 @@ class SyncCache(Client, SyncClaims):
         self._check_reentry()
         while self._held:
             give_up(self, self._held.pop())
+        while self._in_use:
+            end_use(self, next(iter(self._in_use)))
         with self._lock:
             self._is_closed = True
             self._report_last()
@@ -94,19 +102,34 @@ class SyncCache(Client, SyncClaims):
                 return value
         return self._call(lookups.get_file_id(dataset_hash))
 
-    def set_file_id(self, dataset_hash: str, file_id: str) -> None:
-        """Remember the file id of a dataset; on disk when this returns."""
-        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id))
+    def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
+        """Remember the file id of a dataset; on disk when this returns. After `ttl_s` seconds it misses."""
+        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
 
     def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
         """The id of the model trained from this dataset with this configuration, or None."""
         return self._call(lookups.get_model_id(dataset_hash, config, backend_type))
 
     def set_model_id(
-        self, dataset_hash: str, config: Mapping[str, Any], model_id: str, backend_type: str = "openai"
+        self,
+        dataset_hash: str,
+        config: Mapping[str, Any],
+        model_id: str,
+        backend_type: str = "openai",
+        *,
+        run_dir: str | os.PathLike[str] | None = None,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember a trained model; on disk when this returns."""
-        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type))
+        """Remember a trained model; on disk when this returns.
+
+        With `run_dir`, a directory below `runs/` of the cache directory, that belongs to the entry from now on. After
+        `ttl_s` seconds it misses.
+
+        Raises:
+            CacheRequestError: `run_dir` is no directory, or lies where no entry can own it.
+        """
+        owned = Owned(files=own_run(self._directory, run_dir), ttl_s=ttl_s)
+        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type, owned=owned))
 
     def get_eval_log_paths(
         self,
@@ -124,9 +147,18 @@ class SyncCache(Client, SyncClaims):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
+        *,
+        ttl_s: float | None = None,
     ) -> None:
-        """Remember the logs of a model's evaluations, all or none; on disk when this returns."""
-        self._call(calls.set_eval_log_paths(self._provenance, model_id, task_log_paths, backend_type, inspect_kwargs))
+        """Remember the logs of a model's evaluations, all or none; on disk when this returns.
+
+        A log that lies below `datasets/`, `runs/` or `evals/` of the cache directory, links resolved, belongs to its
+        entry from now on; any other path or address is remembered as it stands, and never touched. After `ttl_s`
+        seconds they miss.
+        """
+        owned = Owned(logs=own_logs(self._directory, task_log_paths), ttl_s=ttl_s)
+        identity = model_id, task_log_paths, backend_type, inspect_kwargs
+        self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
 
     # Beyond them.
 
@@ -153,49 +185,33 @@ class SyncCache(Client, SyncClaims):
         """
         return self._call(lookups.get_many(kind, questions))
 
-    def list_datasets(self) -> list[DatasetEntry]:
-        """All datasets, in the order in which they were first stored."""
-        return self._call(calls.list_datasets())
+    def put_dataset(
+        self,
+        path_or_bytes: Content,
+        file_id: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl_s: float | None = None,
+    ) -> DatasetEntry:
+        """Store a dataset with its content, of any size; both are on disk when this returns.
 
-    def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
-        """All models, or those with one id, in the order in which they were first stored."""
-        return self._call(calls.list_models(model_id))
+        It is a copy, which shares blocks where the file system can: the original may be changed or removed.
 
-    def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
-        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
-        return self._call(calls.list_evals(model_id, task_id))
+        Args:
+            path_or_bytes: a path, or the content itself.
+            file_id: None: the hash.
+            labels: stored with the entry, beside those of the client.
+            ttl_s: the entry misses after so long; None: it lasts.
 
-    def get_stats(self) -> CacheStats:
-        """How many entries there are, and the bytes that everything takes."""
-        return self._call(calls.get_stats())
+        Returns:
+            The entry; its hash is that of `hash_content`.
 
-    def get_size_breakdown(self) -> dict[str, int]:
-        """Bytes of `datasets`, `runs`, `evals` and `database`."""
-        return self._call(calls.get_size_breakdown())
-
-    def get_sizes(self) -> dict[str, Size]:
-        """The same with the bytes allocated on disk."""
-        return self._call(calls.get_sizes())
-
-    def get_status(self) -> Status:
-        """What the daemon says of itself."""
-        return self._call(calls.get_status())
-
-    def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
-        """Remove some datasets, or all; how many were removed."""
-        return self._call(calls.clear_datasets(dataset_hashes))
-
-    def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
-        """Remove the models with these ids, or all; how many were removed."""
-        return self._call(calls.clear_models(model_ids))
-
-    def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
-        """Remove the evaluations that match both lists, or all; how many were removed."""
-        return self._call(calls.clear_evals(model_ids, task_ids))
-
-    def clear_all(self) -> dict[str, int]:
-        """Remove everything, in one transaction; how many of each kind were removed."""
-        return self._call(calls.clear_all())
+        Raises:
+            CacheRequestError: no regular file that can be read, or it changed while it was copied.
+            StorageFailed: the disk is full; nothing was stored, nothing is left behind.
+        """
+        provenance = self._provenance.with_labels(labels or {})
+        return put_dataset(self, DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
 
     # How a call is carried out.
 
@@ -242,7 +258,7 @@ class SyncCache(Client, SyncClaims):
         before = memory.numbers_of(request)
         reply = connection.exchange(request, timeout_s)
         result = call.result(reply)
-        if isinstance(reply, Found):
+        if isinstance(reply, Found) and reply.lasts:
             memory.remember(request, before, reply.values)
         return result
 
@@ -289,6 +305,38 @@ class SyncCache(Client, SyncClaims):
             )
             raise CacheRequestError(message)
 
+    def _reach(self) -> None:
+        """Make sure that there is a directory, and a daemon."""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            self._call(calls.get_status())
+
+    def _call_long(self, call: Call[T], on_progress: OnProgress | None = None, *, is_repeatable: bool = True) -> T:
+        """A call whose answer comes bit by bit, on a connection of its own.
+
+        Args:
+            call: to carry out; a stream.
+            on_progress: told of it.
+            is_repeatable: whether asking again after a lost connection does no harm. Sizes, plans and findings only
+                look, and ApplyPlan tells what came of the first time. Undo without a number would put back one removal
+                more, and what was undone or freed by number is not found any more.
+        """
+        recovery = Recovery(self._timeout_s, monotonic_s(), is_write=False)
+        while True:
+            gathering = Gathering(on_progress)
+            connection: BlockingConnection | None = None
+            try:
+                connection = self._open(max(recovery.left_s(monotonic_s()), LEFT_MIN_S))
+                connection.stream(call.request_for(None), self._timeout_s, gathering.take, self.get_status)
+                return call.result_of_pages(gathering.pages)
+            except UNAVAILABLE as error:
+                recovery = after_break(recovery, error, gathering, is_repeatable=is_repeatable or connection is None)
+                pause(recovery.after(error, monotonic_s()))
+            finally:
+                # This is how the daemon learns that nobody waits any more.
+                if connection is not None:
+                    connection.close()
+
     def _carry_out(
         self,
         call: Call[T],
@@ -320,6 +368,11 @@ class SyncCache(Client, SyncClaims):
         return self._exchange(connection, call, request, left_s)
 
     def _connect(self, left_s: float) -> BlockingConnection:
+        connection = self._open(left_s)
+        self._connection = connection
+        return connection
+
+    def _open(self, left_s: float) -> BlockingConnection:
         if self._is_closed:
             raise CacheRequestError(f"{self!r} is closed")
         connected = connect(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
@@ -330,7 +383,6 @@ class SyncCache(Client, SyncClaims):
         if connection.peer.peer_pid == INVISIBLE_PID:
             for claim_id in self._held:
                 connection.exchange(lease_calls.join(claim_id).request_for(None), left_s)
-        self._connection = connection
         return connection
 
     def _drop_connection(self) -> None:

@@ -1,6 +1,6 @@
 """Blocking claims.
 
-Layer: motools.cache. Imports claims, connection, launch and recovery.
+Layer: motools.cache. Imports claims, connection, files, launch, owned, publishing and recovery.
 Invariant: a claim that waits uses a connection of its own, so that other threads go on. Whatever ends the wait, the
 daemon is told, or notices by itself.
 """
@@ -42,7 +42,10 @@ from motools.cache.errors import (
     ClaimTimeout,
     StaleLease,
 )
+from motools.cache.files import Content
 from motools.cache.launch import connect
+from motools.cache.owned import work_path
+from motools.cache.publishing import put_dataset
 from motools.cache.recovery import Recovery
 from motoolsd.wire.entries import KeyState
 
@@ -92,18 +95,35 @@ class SyncClaim(ClaimBase):
         if self._leave():
             give_up(self._cache, self.claim_id)
 
-    def fulfil(self, value: str, **labels: str) -> None:
+    def fulfil(
+        self,
+        value: str,
+        path_or_bytes: Content | None = None,
+        *,
+        run_dir: str | os.PathLike[str] | None = None,
+        ttl_s: float | None = None,
+        **labels: str,
+    ) -> None:
         """Store the value and end the lease; on disk when this returns, and whoever waits has it.
 
         Args:
-            value: the file id, model id or path of the log.
+            value: the file id, model id or path of the log. A log that lies below `datasets/`, `runs/` or `evals/` of
+                the cache directory belongs to the entry from now on.
+            path_or_bytes: of a dataset, its content: kept as `put_dataset` keeps it.
+            run_dir: of a model, a directory below `runs/` of the cache directory: it belongs to the entry from now on.
+            ttl_s: the entry misses after so long; None: it lasts.
             labels: stored with the entry, beside those of the client.
 
         Raises:
             StaleLease: the lease was lost meanwhile; the value was not stored.
-            CacheRequestError: not text, empty, outside the block, or a second time.
+            CacheRequestError: not text, empty, outside the block, or a second time; or a path that no entry can own.
         """
-        self._cache._call(self._fulfilling(value, labels))  # noqa: SLF001 - the cache makes claims
+        self._check_owner("fulfil")
+        if path_or_bytes is not None:
+            put_dataset(self._cache, self._fulfilling_with(path_or_bytes, value, ttl_s, labels))
+        else:
+            owned = self._target.owned(self._cache.directory, value, run_dir, ttl_s)
+            self._cache._call(self._fulfilling(value, owned, labels))  # noqa: SLF001 - the cache makes claims
         self._end(value)
 
     def fail(self, reason: str, retry_after_s: float | None = None) -> None:
@@ -135,6 +155,7 @@ class SyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> SyncClaim:
         """Claim the file id of a dataset: see `SyncClaim`.
 
@@ -143,8 +164,15 @@ class SyncClaims:
             wait: wait for whoever computes it; else `claim.pending` tells, at once.
             timeout_s: wait at most so long; None: as long as the owner lives.
             on_failure: after a recorded failure raise ComputationFailed, or "take over": have the lease.
+            work_dir: below `runs/`, `datasets/` or `evals/` of the cache directory, there or not: no clean-up touches
+                it while the claim lasts.
+
+        Raises:
+            CacheRequestError: an argument is none; or `work_dir` lies elsewhere.
         """
-        return self._claim(dataset_target(dataset_hash), wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(
+            dataset_target(dataset_hash), wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir
+        )
 
     def claim_model(
         self,
@@ -155,10 +183,11 @@ class SyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> SyncClaim:
         """Claim a model that is to be trained: as `claim_dataset`."""
         target = model_target(dataset_hash, config, backend_type)
-        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir)
 
     def claim_eval(
         self,
@@ -170,10 +199,11 @@ class SyncClaims:
         wait: bool = True,
         timeout_s: float | None = None,
         on_failure: OnFailure = "raise",
+        work_dir: str | os.PathLike[str] | None = None,
     ) -> SyncClaim:
         """Claim the log of an evaluation: as `claim_dataset`."""
         target = eval_target(model_id, task_id, backend_type, inspect_kwargs)
-        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure)
+        return self._claim(target, wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=work_dir)
 
     def get_or_upload(self, dataset_hash: str, upload: Callable[[], str]) -> str:
         """The file id of a dataset; `upload()` makes it, in one process of all that ask."""
@@ -217,8 +247,19 @@ class SyncClaims:
         """Take the lease of a key away from its owner, whose `fulfil` will raise StaleLease; how many there were."""
         return self._as_cache()._call(lease_calls.break_lease(key, kind))  # noqa: SLF001 - one object
 
-    def _claim(self, target: Target, *, wait: bool, timeout_s: float | None, on_failure: OnFailure) -> SyncClaim:
-        return SyncClaim(self._as_cache(), target, ClaimOptions(wait=wait, timeout_s=timeout_s, on_failure=on_failure))
+    def _claim(
+        self,
+        target: Target,
+        *,
+        wait: bool,
+        timeout_s: float | None,
+        on_failure: OnFailure,
+        work_dir: str | os.PathLike[str] | None,
+    ) -> SyncClaim:
+        cache = self._as_cache()
+        place = None if work_dir is None else work_path(cache.directory, work_dir)
+        options = ClaimOptions(wait=wait, timeout_s=timeout_s, on_failure=on_failure, work_dir=place)
+        return SyncClaim(cache, target, options)
 
     def _get_or_compute(self, claim: SyncClaim, compute: Callable[[], str]) -> str:
         with claim:
@@ -281,7 +322,9 @@ class SyncClaimGroup:
         check_logs(granted, logs)
         for task, token in granted.items():
             try:
-                self._cache._call(self._targets[task].put(self._cache._provenance, logs[task], token))  # noqa: SLF001
+                owned = self._targets[task].owned(self._cache.directory, logs[task], None, None)
+                put = self._targets[task].put(self._cache._provenance, logs[task], token, owned)  # noqa: SLF001
+                self._cache._call(put)  # noqa: SLF001
                 self._values[task] = os.fspath(logs[task])
             except StaleLease as error:
                 if error.value is None:

@@ -1,24 +1,27 @@
 """CacheUtils: looking after a cache from a script.
 
-Layer: motools.cache. Imports base, sync and entries.
+Layer: motools.cache. Imports base, sync, sync_management and using.
 Invariant: never makes a directory or a database; a missing one is an error that names it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
 from motools.cache.base import CacheBackend
+from motools.cache.calls import Call
+from motools.cache.cleaning import OnProgress
 from motools.cache.client import TIMEOUT_S, Client
 from motools.cache.endpoint import check_directory
-from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, LeaseEntry, ModelEntry
+from motools.cache.entries import DatasetEntry, LeaseEntry
 from motools.cache.errors import CacheRequestError
+from motools.cache.files import Content
 from motools.cache.sync import SyncCache
-from motoolsd.wire.messages import Status
-from motoolsd.wire.sizes import Size
+from motools.cache.sync_management import SyncManagement
+from motools.cache.using import SyncUsing
 
 T = TypeVar("T")
 
@@ -31,8 +34,11 @@ class _ExistingCache(SyncCache):
         self._creates = False
 
 
-class CacheUtils:
-    """Lists, statistics and clearing; synchronous, over the daemon of a directory or over any `CacheBackend`.
+class CacheUtils(SyncUsing, SyncManagement):
+    """Lists, sizes, clearing and clean-up; synchronous, over the daemon of a directory or over any `CacheBackend`.
+
+    Of a backend without a daemon: lists, statistics, leases and clearing of entries; everything else raises
+    CacheRequestError.
 
     Resources: `close` or a `with` block lets go of the connection; not needed, a forgotten one is closed when it is
     collected.
@@ -79,41 +85,16 @@ class CacheUtils:
         if isinstance(self._backend, _ExistingCache):
             self._backend.close()
 
-    def list_datasets(self) -> list[DatasetEntry]:
-        """All datasets, in the order in which they were first stored."""
-        return _result(self._backend.list_datasets)
-
-    def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
-        """All models, or those with one id, in the order in which they were first stored."""
-        return _result(self._backend.list_models, model_id)
-
-    def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
-        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
-        return _result(self._backend.list_evals, model_id, task_id)
-
-    def get_stats(self) -> CacheStats:
-        """How many entries there are, and the bytes that everything takes."""
-        return _result(self._backend.get_stats)
-
-    def get_size_breakdown(self) -> dict[str, int]:
-        """Bytes of `datasets`, `runs`, `evals` and `database`."""
-        return _result(self._backend.get_size_breakdown)
-
-    def get_sizes(self) -> dict[str, Size]:
-        """The same with the bytes allocated on disk.
-
-        Raises:
-            CacheRequestError: the backend has no daemon.
-        """
-        return self._daemon().get_sizes()
-
-    def get_status(self) -> Status:
-        """What the daemon says of itself.
-
-        Raises:
-            CacheRequestError: the backend has no daemon.
-        """
-        return self._daemon().get_status()
+    def put_dataset(
+        self,
+        path_or_bytes: Content,
+        file_id: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl_s: float | None = None,
+    ) -> DatasetEntry:
+        """Store a dataset with its content: as `SyncCache.put_dataset`."""
+        return _result(self._backend.put_dataset, path_or_bytes, file_id, labels=labels, ttl_s=ttl_s)
 
     def list_leases(self) -> list[LeaseEntry]:
         """Who computes what, the oldest first."""
@@ -123,31 +104,37 @@ class CacheUtils:
         """Take the lease of a key away from its owner; how many there were."""
         return _result(self._backend.break_lease, key, kind)
 
-    def clear_datasets(self, dataset_hashes: Sequence[str] | None = None) -> int:
-        """Remove some datasets, or all; an empty list removes nothing. How many were removed."""
-        return _result(self._backend.clear_datasets, dataset_hashes)
+    # What any backend can do is asked of it under the same name; the rest of the management, of a daemon.
 
-    def clear_models(self, model_ids: Sequence[str] | None = None) -> int:
-        """Remove the models with these ids, or all; an empty list removes nothing. How many were removed."""
-        return _result(self._backend.clear_models, model_ids)
+    def _ask_any(self, make: Callable[..., Call[T]], *arguments: object) -> T:
+        method: Callable[..., T] = getattr(self._backend, make.__name__)
+        return _result(method, *arguments)
 
-    def clear_evals(self, model_ids: Sequence[str] | None = None, task_ids: Sequence[str] | None = None) -> int:
-        """Remove the evaluations that match both lists, or all; an empty list removes nothing. How many went."""
-        return _result(self._backend.clear_evals, model_ids, task_ids)
+    def _clear(self, make: Callable[..., Call[T]], *chosen: object, force: bool) -> T:
+        if isinstance(self._backend, SyncCache):
+            return self._backend._clear(make, *chosen, force=force)  # noqa: SLF001 - one table of calls
+        return self._ask_any(make, *chosen)
 
-    def clear_all(self) -> dict[str, int]:
-        """Remove everything; how many of each kind were removed."""
-        return _result(self._backend.clear_all)
+    def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
+        return self._as_cache()._call(call, timeout_s)  # noqa: SLF001 - as above
 
-    def _daemon(self) -> SyncCache:
+    def _call_long(self, call: Call[T], on_progress: OnProgress | None = None, *, is_repeatable: bool = True) -> T:
+        return self._as_cache()._call_long(call, on_progress, is_repeatable=is_repeatable)  # noqa: SLF001 - as above
+
+    def _as_cache(self) -> SyncCache:
+        """The client of a daemon.
+
+        Raises:
+            CacheRequestError: the backend has none.
+        """
         if not isinstance(self._backend, SyncCache):
             raise CacheRequestError(f"{type(self._backend).__name__} has no daemon to ask")
         return self._backend
 
 
-def _result(method: Callable[..., T | Awaitable[T]], *args: object) -> T:
+def _result(method: Callable[..., T | Awaitable[T]], *arguments: object, **options: object) -> T:
     """What a method gives, also if it has to be awaited."""
-    result = method(*args)
+    result = method(*arguments, **options)
     return _run(result) if isinstance(result, Awaitable) else result
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from motools.cache.errors import CacheError
-from motools.cli import cache, daemon, leases
+from motools.cli import cache, cleaning, daemon, leases, pins, sizes
 from motools.cli.coercion import Command, Group
 from motools.cli.exits import INTERRUPTED, exit_code
 from motools.cli.output import OutputFailed, say_error
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-assert leases.COLUMNS, "importing it adds its command to the group below"
+assert all((sizes, cleaning, pins, leases)), "importing them adds their commands to the group below"
 app.add_typer(cache.app, name="cache")
 app.add_typer(daemon.app, name="daemon")
 # Options end at the first word of the command: what follows is the command's own.

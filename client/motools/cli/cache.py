@@ -6,27 +6,31 @@ Invariant: reading makes no directory; nothing is removed without `--yes` or a y
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from motools.cache.entries import Entry
 from motools.cli.coercion import Command, Group
-from motools.cli.exits import FAILED, USAGE
+from motools.cli.exits import FAILED, REFUSED
 from motools.cli.options import (
     DEFAULT_DIR,
     CacheDir,
     Clearable,
     DatasetHashes,
+    Force,
     Format,
     FormatOption,
     JsonOption,
     Kind,
     ModelIds,
+    NoTrash,
     TaskIds,
+    Yes,
     chosen,
 )
-from motools.cli.output import can_ask, confirm, pairs, print_document, print_items, say, say_error
+from motools.cli.output import confirm, print_items, say, say_error
+from motools.cli.removing import Removal, carry_out
 from motools.cli.selection import (
     CLEAR_FILTERS,
     ENTRY_TYPES,
@@ -36,9 +40,10 @@ from motools.cli.selection import (
     clear_entries,
     count_entries,
     counts_text,
+    plan_clear,
     read_entries,
 )
-from motools.cli.tables import Column, Item, plain, shown, size_text, table_lines, time_text
+from motools.cli.tables import UNKNOWN, Column, plain, size_text, time_text
 
 if TYPE_CHECKING:
     from motools.cache.utils import CacheUtils
@@ -47,11 +52,15 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Look into the cache, an
 
 _CREATED = Column("created (UTC)", lambda item: time_text(item["created_at"]))
 _HITS = Column("hits", plain("hits"), is_number=True)
+_SIZE = Column("size", lambda item: UNKNOWN if item["size_bytes"] is None else size_text(item["size_bytes"]), True)
+_PINNED = Column("pinned", lambda item: "yes" if item["pinned"] else "")
 COLUMNS = {
     Kind.DATASETS: (
         Column("dataset hash", plain("dataset_hash")),
         Column("file id", plain("file_id")),
+        _SIZE,
         _HITS,
+        _PINNED,
         _CREATED,
     ),
     Kind.MODELS: (
@@ -59,7 +68,9 @@ COLUMNS = {
         Column("dataset hash", plain("dataset_hash")),
         Column("backend", plain("backend_type")),
         Column("config", plain("config")),
+        _SIZE,
         _HITS,
+        _PINNED,
         _CREATED,
         Column("cache key", plain("cache_key")),
     ),
@@ -70,15 +81,12 @@ COLUMNS = {
         Column("backend", plain("backend_type")),
         Column("kwargs", plain("inspect_kwargs")),
         Column("log", plain("log_file_path")),
+        _SIZE,
         _HITS,
+        _PINNED,
         _CREATED,
     ),
 }
-SIZE_COLUMNS = (
-    Column("category", plain("category")),
-    Column("size", lambda item: size_text(item["size_bytes"]), is_number=True),
-    Column("on disk", lambda item: size_text(item["allocated_bytes"]), is_number=True),
-)
 
 
 def open_utils(directory: str) -> CacheUtils:
@@ -123,86 +131,62 @@ def _field_names(entry_type: type[Entry]) -> list[str]:
 
 
 @app.command(cls=Command)
-def stats(
-    *, cache_dir: CacheDir = DEFAULT_DIR, output: FormatOption = Format.TABLE, as_json: JsonOption = False
-) -> None:
-    """Count the entries, and show the room that everything takes.
-
-    Example: motools cache stats --json
-    """
-    output = chosen(output, json=as_json)
-    with open_utils(cache_dir) as utils:
-        found = utils.get_stats()
-    document = {name: getattr(found, name) for name in found.__struct_fields__}
-    rows = [
-        ("datasets", shown(found.num_datasets)),
-        ("models", shown(found.num_models)),
-        ("evals", shown(found.num_evals)),
-        ("total size", size_text(found.total_size_bytes)),
-    ]
-    print_document(document, pairs(rows), output)
-
-
-@app.command(cls=Command)
-def size(
-    *,
-    breakdown: Annotated[bool, typer.Option("--breakdown", help="Show each category.")] = False,
-    cache_dir: CacheDir = DEFAULT_DIR,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the room that the cache takes.
-
-    Example: motools cache size --breakdown
-    """
-    output = chosen(output, json=as_json)
-    with open_utils(cache_dir) as utils:
-        sizes = utils.get_sizes()
-    items: list[dict[str, Any]] = [
-        {"category": name, "size_bytes": size.size_bytes, "allocated_bytes": size.allocated_bytes}
-        for name, size in sizes.items()
-    ]
-    total = sum(size.size_bytes for size in sizes.values())
-    if breakdown:
-        document = {
-            "total_size_bytes": total,
-            "categories": {item["category"]: _without_category(item) for item in items},
-        }
-        allocated = sum(size.allocated_bytes for size in sizes.values())
-        rows: list[Item] = [*items, {"category": "total", "size_bytes": total, "allocated_bytes": allocated}]
-        print_document(document, lambda: table_lines(SIZE_COLUMNS, rows, width=None), output, items=items)
-    else:
-        print_document({"total_size_bytes": total}, pairs([("total size", size_text(total))]), output)
-
-
-def _without_category(item: Item) -> Item:
-    return {name: value for name, value in item.items() if name != "category"}
-
-
-@app.command(cls=Command)
-def clear(
-    kind: Annotated[Clearable, typer.Argument(metavar="KIND", help="What to clear.")],
+def clear(  # noqa: PLR0913 - one for each option
+    kind: Annotated[Clearable, typer.Argument(metavar="KIND", help="datasets, models, evals or all.")],
     *,
     model_id: ModelIds = None,
     task_id: TaskIds = None,
     dataset_hash: DatasetHashes = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    delete_files: Annotated[bool, typer.Option("--delete-files", help="Their files, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    no_trash: NoTrash = False,
+    force: Force = False,
+    yes: Yes = False,
     cache_dir: CacheDir = DEFAULT_DIR,
+    as_json: JsonOption = False,
 ) -> None:
-    """Remove entries, after asking. The files that they name stay.
+    """Remove entries, after asking. Without --delete-files their files stay.
 
-    Example: motools cache clear evals --model-id ft-abc123
+    Example: motools cache clear evals --model-id ft-abc123 --delete-files
     """
     filters = Filters(dataset_hash, model_id, task_id)
     check_filters(kind.value, filters, CLEAR_FILTERS)
-    if not yes and not can_ask():
-        say_error("there is no terminal to ask at: pass --yes to remove without asking")
-        raise typer.Exit(USAGE)
+    how = Removal(yes, dry_run, not no_trash, as_json)
+    _check_clear(how, delete_files=delete_files)
+    how.check()
     with open_utils(cache_dir) as utils:
+        if delete_files:
+            carry_out(utils, plan_clear(utils, kind, filters, force=force), cache_dir, how)
+            return
+        before = count_entries(utils, kind, filters)
         if not yes:
-            _ask(count_entries(utils, kind, filters), cache_dir)
-        counts = clear_entries(utils, kind, filters)
-    say(f"removed {counts_text(counts)} from {cache_dir}")
+            _ask(before, cache_dir)
+        counts = clear_entries(utils, kind, filters, force=force)
+        left = count_entries(utils, kind, filters)
+    _say_cleared(counts, left, cache_dir)
+
+
+def _check_clear(how: Removal, *, delete_files: bool) -> None:
+    """Make sure that the options go together.
+
+    Raises:
+        typer.BadParameter: they do not.
+    """
+    given = {"--dry-run": how.dry_run, "--no-trash": not how.to_trash, "--json": how.as_json}
+    if not delete_files and (names := [name for name, is_given in given.items() if is_given]):
+        raise typer.BadParameter("it goes with --delete-files", param_hint=names[0])
+
+
+def _say_cleared(counts: dict[str, int], left: dict[str, int], directory: str) -> None:
+    """What went; what stays because it is pinned, the cache has named.
+
+    Raises:
+        typer.Exit: all of it is pinned.
+    """
+    if any(left.values()) and not any(counts.values()):
+        say_error(f"all of it is pinned: nothing was removed from {directory}; --force removes pinned entries, too")
+        raise typer.Exit(REFUSED)
+    say(f"removed {counts_text(counts)} from {directory}")
 
 
 def _ask(counts: dict[str, int], directory: str) -> None:

@@ -15,7 +15,10 @@ from motools.cache.errors import (
     ConnectionLost,
     DaemonBusy,
     DaemonNotRunning,
+    EntryNotFound,
+    EntryProtected,
     PeerRefused,
+    PlanOutdated,
     StaleLease,
     StorageFailed,
 )
@@ -41,6 +44,9 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (ComputationFailed, FAILED),
     (StaleLease, FAILED),
     (ClaimDeadlock, FAILED),
+    (EntryNotFound, NOT_FOUND),
+    (EntryProtected, REFUSED),
+    (PlanOutdated, REFUSED),
     (CacheRequestError, USAGE),
 )
 """The first that fits counts."""

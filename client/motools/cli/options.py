@@ -93,6 +93,13 @@ DatasetHashes = Annotated[
 ModelIds = Annotated[
     list[str] | None, typer.Option("--model-id", metavar="ID", help="Only of this model (models, evals). Repeatable.")
 ]
+KindsOption = Annotated[
+    list[LeaseKind] | None,
+    typer.Option("--kind", metavar="KIND", help="Only dataset, model or eval. Repeatable."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Force = Annotated[bool, typer.Option("--force", help="Pinned entries, too.")]
+NoTrash = Annotated[bool, typer.Option("--no-trash", help="Free the room at once: no undo.")]
 TaskIds = Annotated[
     list[str] | None, typer.Option("--task-id", metavar="ID", help="Only of this task (evals). Repeatable.")
 ]

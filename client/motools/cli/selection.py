@@ -15,6 +15,7 @@ from motools.cache.entries import CacheStats, DatasetEntry, Entry, EvalEntry, Mo
 from motools.cli.options import Clearable, Kind
 
 if TYPE_CHECKING:
+    from motools.cache.cleaning import CleanupPlan
     from motools.cache.utils import CacheUtils
 
 ENTRY_TYPES: Mapping[Kind, type[Entry]] = {
@@ -85,15 +86,26 @@ def count_entries(utils: CacheUtils, kind: Clearable, filters: Filters) -> dict[
     return counts if kind is Clearable.ALL else {kind.value: counts[kind.value]}
 
 
-def clear_entries(utils: CacheUtils, kind: Clearable, filters: Filters) -> dict[str, int]:
-    """Remove the entries that fit; how many of each kind that were."""
+def clear_entries(utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool) -> dict[str, int]:
+    """Remove the entries that fit, pinned ones only with `force`; how many of each kind that were."""
     if kind is Clearable.DATASETS:
-        return {"datasets": utils.clear_datasets(filters.dataset_hash)}
+        return {"datasets": utils.clear_datasets(filters.dataset_hash, force=force)}
     if kind is Clearable.MODELS:
-        return {"models": utils.clear_models(filters.model_id)}
+        return {"models": utils.clear_models(filters.model_id, force=force)}
     if kind is Clearable.EVALS:
-        return {"evals": utils.clear_evals(filters.model_id, filters.task_id)}
-    return utils.clear_all()
+        return {"evals": utils.clear_evals(filters.model_id, filters.task_id, force=force)}
+    return utils.clear_all(force=force)
+
+
+def plan_clear(utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool) -> CleanupPlan:
+    """What would go with its files."""
+    if kind is Clearable.DATASETS:
+        return utils.clear_datasets(filters.dataset_hash, delete_files=True, dry_run=True, force=force)
+    if kind is Clearable.MODELS:
+        return utils.clear_models(filters.model_id, delete_files=True, dry_run=True, force=force)
+    if kind is Clearable.EVALS:
+        return utils.clear_evals(filters.model_id, filters.task_id, delete_files=True, dry_run=True, force=force)
+    return utils.clear_all(delete_files=True, dry_run=True, force=force)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
