@@ -11,18 +11,21 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from motoolsd.core.deadlines import Moment
 from motoolsd.core.leases import Process
 from motoolsd.core.slots import Slots
 from motoolsd.engine.index import Index
 from motoolsd.store import commits
 from motoolsd.store.commits import Source
+from motoolsd.store.outcomes import Outcome
 from motoolsd.store.reads import Slice
 from motoolsd.store.store import Store
-from motoolsd.store.writes import BatchItem, Outcome
+from motoolsd.store.writes import BatchItem
 from motoolsd.wire.keys import Kind
 from tests.samples import NOW
 
 GATE_TIMEOUT_S = 10.0
+WALL_S = 1_769_900_000.0
 
 
 class FakeClock:
@@ -30,6 +33,9 @@ class FakeClock:
 
     def __init__(self) -> None:
         """Begin at 1000 s."""
+        self.boot_id = "boot"
+        self.wall_ahead_s = 0.0
+        """How far somebody has set the wall clock ahead."""
         self._now_s = 1000.0
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, anyio.Event]] = []
@@ -41,6 +47,10 @@ class FakeClock:
     def utc_text(self) -> str:
         """Always the same moment."""
         return NOW
+
+    def moment(self) -> Moment:
+        """As far from a boot, and from a day in 2026, as the clock was advanced; a test may set another."""
+        return Moment(self.boot_id, self._now_s, WALL_S + self._now_s + self.wall_ahead_s)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock was advanced so far."""

@@ -50,6 +50,7 @@ from motoolsd.wire.cleaning import (
     Cleaned,
     Criteria,
     EmptyTrash,
+    Kept,
     MakePlan,
     PlanPage,
     Progress,
@@ -61,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 PAGE_ITEMS: Final = 500
 TRASH_PAGE_ROWS: Final = 1_000
+CHECKED_AT_ONCE: Final = 500
 
 Reply = Progress | Cleaned
 
@@ -126,7 +128,8 @@ class Cleaner:
                 yield told
                 return
             now = await self._planning.draw(plan.plan_id, plan.criteria, plan.made)
-            if changed := changes_since(plan, now):
+            # Large plans would hold up lookups: what is pure works in a thread.
+            if changed := await anyio.to_thread.run_sync(changes_since, plan, now):
                 raise PlanOutdated(plan.plan_id, changed)
             removing = self._trash.removing(await self._begin(plan))
             done = 0
@@ -215,17 +218,25 @@ class Cleaner:
             entries = await self._store.read(select_entries, removal.id)
             paths = await self._store.read(select_paths, removal.id)
             await self._check_free(removal.id, entries, paths)
-            yield Progress(done=0, total=len(entries) + len(paths))
+            left: list[Kept] = []
             with anyio.CancelScope(shield=True):
                 await self._writer.change(SetRemovalState(removal.id, State.RESTORING))
-                reached("undo begun")
-                left = await self._trash.put_back(removal.id, entries, paths)
+            reached("undo begun")
+            steps = self._trash.put_back(removal.id, entries, paths, left)
+            try:
+                async for done in steps:
+                    yield Progress(done=done, total=len(entries) + len(paths))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await _finish(steps)
             orphans = 0 if entries else len(paths)
             yield cleaned(removal.id, entries, orphans, sum(path.allocated_bytes for path in paths), left)
 
     async def _check_free(self, removal: int, entries: Sequence[Key], paths: Sequence[RemovedPath]) -> None:
         """Make sure that nothing would be overwritten."""
-        standing = await self._store.read(select_standing, entries)
+        standing: list[Key] = []
+        for start in range(0, len(entries), CHECKED_AT_ONCE):
+            standing += await self._store.read(select_standing, entries[start : start + CHECKED_AT_ONCE])
         taken = await anyio.to_thread.run_sync(self._trash.taken, removal, paths)
         conflicts = [f"{kind.value} {key} was stored again" for kind, key in standing]
         conflicts += [f"something lies at {path.decode('utf-8', 'backslashreplace')}" for path in taken]
@@ -318,10 +329,16 @@ class Cleaner:
                     await self._writer.change(SetRemovalState(removal.id, State.TRASHED))
                     logger.warning("removal %d was interrupted: %d entries lie in the trash", removal.id, len(entries))
                 case State.RESTORING:
-                    await self._trash.put_back(removal.id, entries, paths)
+                    await _finish(self._trash.put_back(removal.id, entries, paths, []))
                     logger.warning("an interrupted undo was brought to its end: %d entries", len(entries))
                 case _:
                     continue
+
+
+async def _finish(steps: AsyncGenerator[int, None]) -> None:
+    """Carry out what is left of something that must come to its end."""
+    async for _ in steps:
+        pass
 
 
 def new_plan_id() -> str:

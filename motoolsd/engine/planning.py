@@ -60,11 +60,13 @@ class Planning:
         # A use that nobody has written down yet is a use.
         await self._writer.wait_settled()
         protected = await self._protection.protected(ignore_pins=criteria.force)
-        draft = choose(
-            await self._candidates(criteria, moment), criteria, protected.entries, await self._live_bytes(criteria)
-        )
+        candidates = await self._candidates(criteria, moment)
+        live_bytes = await self._live_bytes(criteria)
+        # Large plans would hold up lookups: what is pure works in a thread.
+        draft = await anyio.to_thread.run_sync(choose, candidates, criteria, protected.entries, live_bytes)
         paths = [file.path for candidate, _ in draft.chosen for file in candidate.files]
-        items, kept = place_paths(draft.chosen, await self._owners(paths), await self._look(paths))
+        owners, seen = await self._owners(paths), await self._look(paths)
+        items, kept = await anyio.to_thread.run_sync(place_paths, draft.chosen, owners, seen)
         stay = draft.protected
         if criteria.orphans:
             await self._census.rescan()

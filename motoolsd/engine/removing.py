@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -71,25 +71,40 @@ class Trash:
             if self._files.is_in_trash(removal, path.number) and self._files.see(path.path) is not None
         ]
 
-    async def put_back(self, removal: int, entries: Sequence[Key], paths: Sequence[RemovedPath]) -> list[Kept]:
-        """Files first, then rows; what cannot be put back stays in the trash, and is named.
+    async def put_back(
+        self, removal: int, entries: Sequence[Key], paths: Sequence[RemovedPath], left: list[Kept]
+    ) -> AsyncGenerator[int, None]:
+        """Files first, then rows; gives after each part how many of them are done.
+
+        Cancellation: whoever leaves in the middle has to go on with the same generator, or leaves it to the next
+        daemon: an entry is never half there.
+
+        Args:
+            removal: its number.
+            entries: all that it took.
+            paths: all that it took.
+            left: what cannot be put back stays in the trash, and is named here.
 
         Raises:
             RequestError: the database cannot be written; the next daemon goes on with it.
         """
-        left = await anyio.to_thread.run_sync(self._move_back, removal, paths)
+        for start in range(0, len(paths), ITEMS_AT_ONCE):
+            part = paths[start : start + ITEMS_AT_ONCE]
+            left += await anyio.to_thread.run_sync(self._move_back, removal, part)
+            yield start + len(part)
         reached("files put back")
         for start in range(0, len(entries), ITEMS_AT_ONCE):
-            await self._writer.change(RestoreEntries(removal, tuple(entries[start : start + ITEMS_AT_ONCE])))
+            keys = tuple(entries[start : start + ITEMS_AT_ONCE])
+            await self._writer.change(RestoreEntries(removal, keys))
             reached("rows put back")
+            yield len(paths) + start + len(keys)
         if left:
             logger.error("%d paths of removal %d stay in the trash", len(left), removal)
             await self._writer.change(SetRemovalState(removal, State.TRASHED))
-            return left
+            return
         await anyio.to_thread.run_sync(self._purge, removal)
         reached("undo ended")
         await self._writer.change(DropRemoval(removal, is_undone=True))
-        return left
 
     def _move_back(self, removal: int, paths: Sequence[RemovedPath]) -> list[Kept]:
         left: list[Kept] = []

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 
+from motoolsd.adapters.directory import CacheDirectory
+from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.core.errors import RequestError
+from motoolsd.core.settings import Settings
 from motoolsd.core.slots import Slots
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Lookup, WriteReply, WriteRequest
-from motoolsd.wire.sizes import Size
 from tests.fakes import FakeClock, FakeProcesses, GatedStore
-
-
-class NoFiles:
-    """A file tree with one category. Fulfils core.ports.FileTree."""
-
-    async def measure(self) -> dict[str, Size]:
-        """Always the same."""
-        return {"runs": Size(size_bytes=7, allocated_bytes=4096)}
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,10 @@ class Bench:
     slots: Slots
     clock: FakeClock
     processes: FakeProcesses
+    users: FakeProcesses
+    files: DirectoryTree
+    directory: Path
+    """The cache directory."""
 
     async def write(self, request: WriteRequest) -> WriteReply | RequestError:
         """Submit a write and wait for its outcome."""
@@ -70,3 +69,25 @@ class Bench:
             if gate is not None:
                 gate.set()
                 setattr(self.store, name, None)
+
+
+def new_bench(store: GatedStore, directory: CacheDirectory, settings: Settings | None = None) -> Bench:
+    """An engine over an open store and a real directory; nothing of it runs yet."""
+    settings = settings or Settings()
+    index, slots, clock = Index(settings.index_entries_max), Slots(0), FakeClock()
+    writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
+    processes, users, files = FakeProcesses(), FakeProcesses(), DirectoryTree(directory)
+    engine = Engine(
+        store=store,
+        index=index,
+        slots=slots,
+        writer=writer,
+        files=files,
+        settings=settings,
+        processes=processes,
+        users=users,
+        clock=clock,
+        host="here",
+    )
+    path = Path(directory.path)
+    return Bench(engine, writer, store, index, slots, clock, processes, users, files, path)

@@ -9,15 +9,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from motoolsd.adapters.directory import open_directory
 from motoolsd.core.settings import Settings
-from motoolsd.core.slots import Slots
-from motoolsd.engine.engine import Engine
-from motoolsd.engine.index import Index
-from motoolsd.engine.writer import Writer
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import open_store
-from tests.engine.bench import Bench, NoFiles
-from tests.fakes import FakeClock, FakeProcesses, GatedStore
+from tests.engine.bench import Bench, new_bench
+from tests.fakes import GatedStore
 
 OpenBench = Callable[..., AbstractAsyncContextManager[Bench]]
 
@@ -37,40 +34,31 @@ def open_bench(database: str) -> OpenBench:
     @asynccontextmanager
     async def open_it(*, loaded: bool = True, **values: int) -> AsyncIterator[Bench]:
         settings = Settings(**values)  # type: ignore[arg-type]
-        index, slots, clock = Index(settings.index_entries_max), Slots(0), FakeClock()
-        async with open_store(database, synchronous="NORMAL") as real:
-            store = GatedStore.around(real)
-            writer = Writer(
-                store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max
-            )
-            processes = FakeProcesses()
-            engine = Engine(
-                store=store,
-                index=index,
-                slots=slots,
-                writer=writer,
-                files=NoFiles(),
-                settings=settings,
-                processes=processes,
-                clock=clock,
-                host="here",
-            )
-            engine.claims.start(*await store.leases())
-            bench = Bench(engine, writer, store, index, slots, clock, processes)
-            with anyio.fail_after(10):
-                async with anyio.create_task_group() as group:
-                    group.start_soon(writer.run)
-                    await anyio.wait_all_tasks_blocked()
+        with open_directory(str(Path(database).parent)) as directory:
+            async with open_store(database, synchronous="NORMAL") as real:
+                bench = new_bench(GatedStore.around(real), directory, settings)
+                async with running(bench):
                     if loaded:
-                        await engine.load_index()
-                    try:
-                        yield bench
-                    finally:
-                        # A failing test, too: the writer's commit is shielded, and would wait at its gate for ever.
-                        bench.open_gates()
-                        writer.close()
+                        await bench.engine.load_index()
+                    yield bench
 
     return open_it
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[None]:
+    """Let its writer run; it drains when the block is left."""
+    bench.engine.claims.start(*await bench.store.leases())
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.writer.run)
+            await anyio.wait_all_tasks_blocked()
+            try:
+                yield
+            finally:
+                # A failing test, too: the writer's commit is shielded, and would wait at its gate for ever.
+                bench.open_gates()
+                bench.writer.close()
 
 
 @pytest.fixture

@@ -37,10 +37,17 @@ class Job:
         self.context = b"context %d" % next(numbers)
         self.waiting: list[bool] = []
 
-    def request(self, *keys: str, **options: bool) -> Claim:
+    def request(self, *keys: str, wait: bool = False, takes_over: bool = False) -> Claim:
         """A claim of datasets, under an id of its own."""
         claim_id = (b"claim %d" % next(numbers)).ljust(16, b".")
-        return Claim(claim_id=claim_id, context=self.context, kind=Kind.DATASET, keys=list(keys), **options)
+        return Claim(
+            claim_id=claim_id,
+            context=self.context,
+            kind=Kind.DATASET,
+            keys=list(keys),
+            wait=wait,
+            takes_over=takes_over,
+        )
 
     async def ask(self, request: Claim) -> list[KeyState]:
         """The states of its keys."""

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from motoolsd.adapters.directory import open_directory
 from motoolsd.core.settings import Settings
 from motoolsd.core.slots import Slots
-from motoolsd.engine.engine import Engine
-from motoolsd.engine.index import Index
-from motoolsd.engine.writer import Writer
 from motoolsd.store.migration import prepare_database
+from motoolsd.store.reads import Values
 from motoolsd.store.store import open_store
 from motoolsd.wire.keys import Kind, slot_of
-from tests.engine.bench import Bench, NoFiles
-from tests.fakes import FakeClock, FakeProcesses, GatedStore
+from tests.engine.bench import Bench, new_bench
+from tests.engine.conftest import running
+from tests.fakes import GatedStore
 from tests.linearizability import NEVER, Operation, clear, find_violation, is_linearizable, read, write
 from tests.samples import put_dataset
 
@@ -317,31 +317,11 @@ class Recorded:
 async def small_engine(database: Path) -> AsyncIterator[Bench]:
     """An engine that holds one entry in memory, over a real database."""
     prepare_database(str(database))
-    index, slots, clock, processes = Index(1), Slots(0), FakeClock(), FakeProcesses()
-    async with open_store(str(database), synchronous="NORMAL") as real:
-        store = GatedStore.around(real)
-        writer = Writer(store, index, slots, clock, queue_max=10, batch_max=10)
-        engine = Engine(
-            store=store,
-            index=index,
-            slots=slots,
-            writer=writer,
-            files=NoFiles(),
-            settings=Settings(index_entries_max=1),
-            processes=processes,
-            clock=clock,
-            host="here",
-        )
-        engine.claims.start(*await store.leases())
-        bench = Bench(engine, writer, store, index, slots, clock, processes)
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as group:
-                group.start_soon(writer.run)
-                try:
-                    yield bench
-                finally:
-                    bench.open_gates()
-                    writer.close()
+    with open_directory(str(database.parent)) as directory:
+        async with open_store(str(database), synchronous="NORMAL") as real:
+            bench = new_bench(GatedStore.around(real), directory, Settings(index_entries_max=1))
+            async with running(bench):
+                yield bench
 
 
 async def read_during_a_commit(bench: Bench) -> list[Operation]:
@@ -358,7 +338,7 @@ async def read_during_a_commit(bench: Bench) -> list[Operation]:
         await bench.store.committed.wait()
         group.start_soon(recorded.get, "asking")
         for _ in range(20):  # SQLite answers from a thread: as long as a lookup could take, and longer
-            assert await bench.store.values(Kind.DATASET, ["d"]) == {"d": b"new"}
+            assert await bench.store.values(Kind.DATASET, ["d"]) == Values({"d": b"new"}, {})
             await anyio.wait_all_tasks_blocked()
         assert recorded.get_remembered("old", number), "nothing was published"
         bench.open_gates()

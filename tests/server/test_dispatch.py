@@ -10,11 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from motoolsd.adapters.directory import open_directory
 from motoolsd.core.settings import Settings
-from motoolsd.core.slots import Slots
 from motoolsd.engine.engine import Engine
-from motoolsd.engine.index import Index
-from motoolsd.engine.writer import Writer
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import open_store
@@ -39,8 +37,9 @@ from motoolsd.wire.messages import (
     Used,
 )
 from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
-from tests.engine.bench import NoFiles
-from tests.fakes import FakeClock, FakeProcesses
+from tests.engine.bench import new_bench
+from tests.engine.conftest import running
+from tests.fakes import FakeClock, GatedStore
 from tests.samples import clear, put_dataset, request_key
 from tests.server.scripted import Conversation, lookup
 
@@ -119,28 +118,14 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A dispatcher over an engine on a fresh database, loaded."""
-    database, settings, clock, whole = str(tmp_path / "cache.db"), Settings(page_rows_max=2), FakeClock(), Whole()
+    database, whole = str(tmp_path / "cache.db"), Whole()
     prepare_database(database)
-    async with open_store(database, synchronous="NORMAL") as store:
-        index, slots = Index(100), Slots(0)
-        writer = Writer(store, index, slots, clock, queue_max=2, batch_max=10)
-        engine = Engine(
-            store=store,
-            index=index,
-            slots=slots,
-            writer=writer,
-            files=NoFiles(),
-            settings=settings,
-            processes=FakeProcesses(),
-            clock=clock,
-            host="here",
-        )
-        with anyio.fail_after(10):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(writer.run)
-                await engine.load_index()
-                yield Desk(Dispatcher(engine, whole, clock, tasks), engine, whole, clock)
-                writer.close()
+    with open_directory(str(tmp_path)) as directory:
+        async with open_store(database, synchronous="NORMAL") as store:
+            bench = new_bench(GatedStore.around(store), directory, Settings(page_rows_max=2, writer_queue_max=2))
+            async with running(bench), anyio.create_task_group() as tasks:
+                await bench.engine.load_index()
+                yield Desk(Dispatcher(bench.engine, whole, bench.clock, tasks), bench.engine, whole, bench.clock)
 
 
 async def test_writes_and_lookups(desk: Desk) -> None:
