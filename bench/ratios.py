@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.cells import Cell, Results
 from bench.scale import FULL
-from bench.scenarios import million
+from bench.scenarios import million, sizes
 from bench.workloads import MANY, SOME
 
 WARM, COLD, ASYNC_WARM, ASYNC_COLD = "motoolsd, warm", "motoolsd, cold", "motoolsd async, warm", "motoolsd async, cold"
@@ -120,6 +120,20 @@ def _others() -> list[Requirement]:
             at_most=1,
             unit="s",
         ),
+        *_sizes(),
+    ]
+
+
+def _sizes() -> list[Requirement]:
+    du = Cell(sizes.NAME, 1, sizes.of_files(sizes.DU, FULL.files))
+    return [
+        Requirement(
+            name=f"{what}, {FULL.files:,} files / du -s",
+            ours=Cell(sizes.NAME, 1, sizes.of_files(what, FULL.files)),
+            theirs=(du,),
+            at_least=least,
+        )
+        for what, least in ((sizes.WALK, 0.5), (sizes.RESCAN, None))
     ]
 
 

@@ -16,7 +16,7 @@ class Scale:
     entries: int = 10_000
     """In every store before it is asked."""
     many_entries: int = 1_000_000
-    files: int = 100_000
+    files: int = 200_000
     """Of the directory whose size is added up."""
     processes_max: int = 32
     stampede_keys: int = 20

@@ -1,6 +1,6 @@
 """Going down the tree by directory descriptors.
 
-Layer: adapters. Imports core and wire.
+Layer: adapters. Imports status, core and wire.
 Invariant: one component at a time, never through a link, never onto another mount or file system. Whatever others do to
 the tree meanwhile, a descriptor made here leads to a directory that was below the root when it was opened.
 """
@@ -16,15 +16,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from motoolsd.adapters.status import Status
 from motoolsd.core.files import Seen, check_path
 from motoolsd.core.ports import DiskFull, PathMissing, PathTaken, TreeError
 from motoolsd.wire.names import DATABASE
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_POINT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 DATABASE_FILES: Final = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm")
 NEW_DIRECTORY_MODE: Final = 0o700
 NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """What a step into a directory gives if there is none, or something else: a link is ENOTDIR or ELOOP."""
+_NEVER_THERE: Final = NOTHING_THERE | {errno.ENAMETOOLONG}
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _SYS_OPENAT2: Final = 437
@@ -40,7 +43,7 @@ def _how(flags: int) -> bytes:
     return struct.pack("=QQQ", flags, 0, _RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS)
 
 
-_HOW: Final = {flags: _how(flags) for flags in (OPEN_DIRECTORY, OPEN_DIRECTORY | os.O_PATH)}
+_HOW: Final = {flags: _how(flags) for flags in (OPEN_DIRECTORY, OPEN_DIRECTORY | os.O_PATH, _POINT)}
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
 _syscall.restype = ctypes.c_long
@@ -58,6 +61,8 @@ class Descent:
         self.root = root
         self.device = os.fstat(root).st_dev
         self._has_openat2 = True
+        self._mount: bytes | None = None
+        """Ours, once it had to be asked for."""
 
     def enter(self, parent: int, name: bytes) -> int:
         """Open a directory that lies in an open one.
@@ -78,14 +83,26 @@ class Descent:
     def _on_device(self, descriptor: int) -> int:
         # A subvolume is of the same mount, and yet another file system.
         if os.fstat(descriptor).st_dev != self.device:
+            raise _foreign(descriptor)
+        return descriptor
+
+    def _on_mount(self, descriptor: int) -> int:
+        try:
+            if self._mount is None:
+                self._mount = _mount_of(self.root)
+            mount = _mount_of(descriptor)
+        except OSError:
             os.close(descriptor)
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            raise
+        if mount != self._mount:
+            raise _foreign(descriptor)
         return descriptor
 
     def enter_on_mount(self, parent: int, name: bytes, flags: int = OPEN_DIRECTORY) -> int:
         """As `enter`, of a directory that stat(2) has just shown to be on our file system.
 
-        Of a directory that is bound to a second place, stat tells nothing: only openat2 knows a mount point for sure.
+        Of a directory that is bound to a second place, stat tells nothing: openat2 knows a mount point for sure, and
+        where there is none, the kernel's description of the open descriptor.
         """
         if self._has_openat2:
             descriptor: int = _syscall(_SYS_OPENAT2, parent, name, _HOW[flags], _HOW_SIZE_BYTES)
@@ -94,7 +111,7 @@ class Descent:
             if (number := ctypes.get_errno()) not in _NO_OPENAT2:
                 raise OSError(number, os.strerror(number))
             self._has_openat2 = number != errno.ENOSYS
-        return os.open(name, flags, dir_fd=parent)
+        return self._on_mount(os.open(name, flags, dir_fd=parent))
 
     @contextmanager
     def opened(self, names: Sequence[bytes], *, make: bool = False) -> Iterator[int]:
@@ -144,9 +161,10 @@ class Descent:
         such; hence the look at the inode first, on a descriptor that does not open it (O_PATH has no locks to drop).
 
         Raises:
-            OSError: it cannot be opened; EINVAL if it is no regular file, EPERM if it is one of the database's.
+            OSError: it cannot be opened; EXDEV if something is mounted on it, EINVAL if it is no regular file, EPERM if
+                it is one of the database's.
         """
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        handle = self._on_device(self.enter_on_mount(parent, name, _POINT))
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
@@ -160,6 +178,18 @@ class Descent:
     def _database_inodes(self) -> set[tuple[int, int]]:
         found = (look(self.root, name) for name in DATABASE_FILES)
         return {(seen.st_dev, seen.st_ino) for seen in found if seen is not None}
+
+
+def _foreign(descriptor: int) -> OSError:
+    """Close what is not on our file system."""
+    os.close(descriptor)
+    return OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _mount_of(descriptor: int) -> bytes:
+    """The number of the mount that an open descriptor is on, as proc(5) shows it (Linux 3.15)."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as lines:
+        return next(line for line in lines if line.startswith(b"mnt_id:"))
 
 
 def _in_the_way(error: OSError) -> OSError:
@@ -187,22 +217,43 @@ def look(parent: int, name: str | bytes) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except OSError as error:
-        if error.errno in NOTHING_THERE:
+        if error.errno in _NEVER_THERE:
             return None
         raise
 
 
-def seen_as(found: os.stat_result) -> Seen:
+def seen_as(found: os.stat_result | Status) -> Seen:
     """What of it tells one file from another."""
     return Seen(found.st_dev, found.st_ino, stat.S_ISDIR(found.st_mode), found.st_size, found.st_mtime_ns)
 
 
+class LinkInTheWay(TreeError):
+    """There is a link, or something else that is no directory, where the way to a path led through a directory."""
+
+    def __init__(self, path: bytes) -> None:
+        """Name the path."""
+        super().__init__(path, "on the way to it there is a link, or something else that is no directory")
+
+
+def change_mode(handle: int, mode: int) -> None:
+    """Change the permissions of just what a descriptor points at, which fchmod(2) refuses to (O_PATH)."""
+    os.chmod(f"/proc/self/fd/{handle}", mode)
+
+
 @contextmanager
-def describing(path: bytes) -> Iterator[None]:
-    """Let the system's refusals out as the port's errors, named after a path."""
+def describing(path: bytes, *, strictly: bool = False) -> Iterator[None]:
+    """Let the system's refusals out as the port's errors, named after a path.
+
+    Args:
+        path: which.
+        strictly: whether a link on the way is an error of its own. Else it counts as if there were nothing; but what it
+            hides may come back.
+    """
     try:
         yield
     except OSError as error:
+        if strictly and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise LinkInTheWay(path) from error
         raise described(path, error) from error
 
 
@@ -210,6 +261,8 @@ def described(path: bytes, error: OSError) -> TreeError:
     """The port's error for one of the system's."""
     if error.errno in NOTHING_THERE:
         return PathMissing(path, "there is nothing at this path")
+    if error.errno == errno.ENAMETOOLONG:
+        return PathMissing(path, "there is nothing at this path: a name in it is too long for the file system")
     if error.errno in NO_ROOM:
         return DiskFull(path, "no room is left on the disk")
     if error.errno == errno.EEXIST:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from motoolsd.adapters.descent import NOTHING_THERE, Descent, describing, look, seen_as, split
+from motoolsd.adapters.descent import Descent, described, describing, look, seen_as, split
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.publication import Publication
 from motoolsd.adapters.removal import TreeRemoval
@@ -70,7 +70,7 @@ class DirectoryTree:
                         answers[number] = _is_content(parent, name)
             except OSError as error:
                 for number, _ in names:
-                    answers[number] = error.errno not in NOTHING_THERE
+                    answers[number] = not isinstance(described(paths[number], error), PathMissing)
         return answers
 
     def measure(self, path: bytes) -> Measured | None:
@@ -122,7 +122,7 @@ class DirectoryTree:
     def purge(self, removal: int, *, step: Callable[[int], None], is_stopped: Callable[[], bool]) -> bool:
         """Free the room of `trash/<removal>`, whatever lies in it."""
         try:
-            with describing(TRASH_NAME), self._descent.opened((TRASH_NAME,)) as trash:
+            with describing(TRASH_NAME, strictly=True), self._descent.opened((TRASH_NAME,)) as trash:
                 gone = TreeRemoval(self._descent, trash, above=TRASH_NAME, step=step, is_stopped=is_stopped)
                 if not gone.remove(b"%d" % removal):
                     return False

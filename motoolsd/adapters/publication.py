@@ -113,7 +113,11 @@ class Publication:
         """Whether the process that staged a file still lives; what is no file, nobody has staged."""
         if not stat.S_ISREG(status.st_mode):
             return False
-        descriptor = self._descent.open_file(staging, name)
+        try:
+            descriptor = self._descent.open_file(staging, name)
+        except OSError:
+            # It is gone by now; or it cannot be told, and stays.
+            return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from motoolsd.adapters.descent import NOTHING_THERE, Descent, described
+from motoolsd.adapters.descent import NOTHING_THERE, Descent, change_mode, described, look
 from motoolsd.adapters.renaming import rename
 from motoolsd.core.ports import TreeError
 
@@ -49,6 +49,10 @@ class _Level:
         self.entries.close()
         self.passes += 1
         self.entries = os.scandir(self.descriptor)
+
+    def is_at(self, found: os.stat_result | None) -> bool:
+        """Whether it is this directory that was found."""
+        return found is not None and os.path.samestat(found, os.fstat(self.descriptor))
 
     def close(self) -> None:
         self.entries.close()
@@ -86,6 +90,7 @@ class TreeRemoval:
         self._since_step = 0
         self._stopped = False
         self._moved_up = False
+        self._moves = 0
         self.refused: TreeError | None = None
         """Why something stays; the first of these."""
 
@@ -97,9 +102,14 @@ class TreeRemoval:
         """
         self._stopped = self._asked()
         try:
-            self._meet_directory(name)
-            while self._levels and not self._stopped:
-                self._empty(self._levels[-1])
+            for _ in range(PASSES_MAX):
+                self._meet_directory(name)
+                while self._levels and not self._stopped:
+                    self._empty(self._levels[-1])
+                # Others may have put something else in its place, that is met now.
+                if self._stopped or self.refused is not None or look(self._parent, name) is None:
+                    break
+                self._go_by(_DIRECTORY_WEIGHT)
         finally:
             for level in self._levels:
                 level.close()
@@ -134,9 +144,13 @@ class TreeRemoval:
         if len(self._levels) < LEVELS_MAX:
             self._levels.append(_Level(name, descriptor))
             return
+        self._moves += 1
         try:
-            rename(parent, name, self._levels[0].descriptor, b"deep-%d" % os.fstat(descriptor).st_ino)
+            rename(parent, name, self._levels[0].descriptor, b"deep-%d" % self._moves)
             self._moved_up = True
+        except FileExistsError:
+            # It is met again when its directory is read anew, and gets another name.
+            pass
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 self._keep(name, error)
@@ -160,9 +174,7 @@ class TreeRemoval:
     def _unlock(self, parent: int, name: bytes) -> None:
         handle = self._descent.point_at(parent, name)
         try:
-            # fchmod refuses a descriptor that only points; through /proc the mode of just this directory is changed.
-            mode = stat.S_IMODE(os.fstat(handle).st_mode)
-            os.chmod(f"/proc/self/fd/{handle}", mode | stat.S_IRWXU)
+            change_mode(handle, stat.S_IMODE(os.fstat(handle).st_mode) | stat.S_IRWXU)
         finally:
             os.close(handle)
 
@@ -196,20 +208,27 @@ class TreeRemoval:
             level.rewind()
             return
         parent = self._parent if is_first else self._levels[-2].descriptor
-        if not level.is_kept:
-            try:
-                os.rmdir(level.name, dir_fd=parent)
-                self._count(_DIRECTORY_WEIGHT)
-            except OSError as error:
-                if error.errno in _NOT_EMPTY and level.passes < PASSES_MAX:
-                    level.rewind()
-                    self._go_by(_DIRECTORY_WEIGHT)
-                    return
-                if error.errno not in NOTHING_THERE:
-                    self._keep(b"", error)
+        if not level.is_kept and not self._remove_emptied(parent, level):
+            level.rewind()
+            self._go_by(_DIRECTORY_WEIGHT)
+            return
         self._levels.pop().close()
         if level.is_kept and self._levels:
             self._levels[-1].is_kept = True
+
+    def _remove_emptied(self, parent: int, level: _Level) -> bool:
+        """Whether there is nothing more to do in a directory; False if something has come into it."""
+        try:
+            os.rmdir(level.name, dir_fd=parent)
+        except OSError as error:
+            if error.errno in _NOT_EMPTY and level.passes < PASSES_MAX:
+                # Or else another has come into its place, that is met when the one above is read anew.
+                return not level.is_at(look(parent, level.name))
+            if error.errno not in NOTHING_THERE:
+                self._keep(b"", error)
+        else:
+            self._count(_DIRECTORY_WEIGHT)
+        return True
 
     def _keep(self, name: bytes, error: OSError) -> None:
         """Remember that something stays, and go on with the rest."""

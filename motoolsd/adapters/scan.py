@@ -1,41 +1,39 @@
 """What takes how much room, and what belongs to nobody: one walk through the whole cache directory.
 
-Layer: adapters. Imports descent, walk and core.
+Layer: adapters. Imports descent, status, walk and core.
 Invariant: nothing counts as an orphan that an entry owns, that lies in what an entry owns, or that holds what an entry
 owns, whether or not the latter is there; nor what could not be looked at to its end.
 """
 
 from __future__ import annotations
 
-import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from motoolsd.adapters.descent import DATABASE_FILES, Descent, look, seen_as
+from motoolsd.adapters.status import POSITIONS, Status
 from motoolsd.adapters.walk import BLOCK_SIZE_BYTES, DIRECTORY, REGULAR, TYPE_MASK, Level, Pending, Tally, Walk
-from motoolsd.core.files import Measured, Orphan, Scan, Seen
+from motoolsd.core.files import Measured, Orphan, Scan
 from motoolsd.wire.names import FILE_CATEGORIES, STAGING, TRASH
 from motoolsd.wire.sizes import Size
 
 DATABASE_CATEGORY: Final = "database"
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-_new_tuple = tuple.__new__
-"""A named tuple made of the one that is there: its own constructor costs twice as much."""
-_NONE: Final[dict[str, bytes]] = {}
+_NOTHING: Final[dict[bytes, bytes | None]] = {}
+_NOBODY: Final = b""
+"""Stands for the path of what neither is owned nor holds anything owned."""
 
 
 class OrphanTally(Tally):
-    """What one orphan takes."""
+    """What one orphan directory takes."""
 
-    __slots__ = ("path", "seen")
+    __slots__ = ("found", "path")
 
-    def __init__(self, path: str, found: os.stat_result) -> None:
+    def __init__(self, path: bytes, found: Status) -> None:
         """Count nothing but itself."""
         super().__init__(max(found.st_mtime_ns, found.st_ctime_ns))
         self.path = path
-        self.seen: Seen = seen_as(found)
+        self.found = found
 
 
 class Owned:
@@ -43,26 +41,26 @@ class Owned:
 
     def __init__(self, paths: Iterable[bytes]) -> None:
         """Sort them."""
-        self._by_directory: dict[str, dict[str, bytes]] = {}
-        names = self._by_directory
+        names: dict[bytes, dict[bytes, bytes | None]] = {}
         for path in paths:
-            # Spelled as scandir spells names.
-            directory, _, name = path.decode(_ENCODING, _ERRORS).rpartition("/")
+            directory, _, name = path.rpartition(b"/")
             try:
                 names[directory][name] = path
             except KeyError:
                 names[directory] = {name: path}
         for directory in list(names):
-            above = directory
-            while (above := above.rpartition("/")[0]) and above not in names:
-                names[above] = {}
+            above, _, name = directory.rpartition(b"/")
+            while above:
+                names.setdefault(above, {}).setdefault(name, None)
+                above, _, name = above.rpartition(b"/")
+        self._by_directory = names
 
-    def in_directory(self, place: str) -> dict[str, bytes]:
-        """Name -> path of what is owned right in a directory."""
-        return self._by_directory.get(place, _NONE)
+    def in_directory(self, place: bytes) -> dict[bytes, bytes | None]:
+        """What there is right in a directory: the path of what is owned; None of what something owned lies below."""
+        return self._by_directory.get(place, _NOTHING)
 
-    def is_above(self, place: str) -> bool:
-        """Whether something in or below a directory is owned."""
+    def is_above(self, place: bytes) -> bool:
+        """Whether something below a directory is owned."""
         return place in self._by_directory
 
 
@@ -96,11 +94,11 @@ class Scanner:
         """
         found = self._found
         for category in FILE_CATEGORIES:
-            found.categories[category] = self._walk_category(Pending(category.encode(), None, category))
+            found.categories[category] = self._walk_category(Pending(category.encode(), None, category.encode()))
         found.categories[DATABASE_CATEGORY] = database_size(self._descent)
         for category in (TRASH, STAGING):
             found.categories[category] = self._walk_category(Pending(category.encode(), Tally(), None))
-        found.owned.update((path, tally.measured) for path, tally in self._tallies.items())
+        found.owned.update((path, tally.size) for path, tally in self._tallies.items())
         found.orphan_size = self._orphans.size
         found.files = self._walk.files
         found.is_whole = not self._walk.stopped
@@ -111,76 +109,84 @@ class Scanner:
         self._walk.run(self._descent.root, pending, total)
         return total.size
 
-    def _sort(self, chunk: list[os.DirEntry[str]], level: Level) -> None:
+    def _sort(self, names: list[bytes], level: Level) -> None:
         """Tell whose each entry is, in a directory where they may be of several owners, or of none."""
         assert level.place is not None
-        names = self._owned.in_directory(level.place)
-        measured = self._found.owned
+        owner_of = self._owned.in_directory(level.place).get
+        sizes = self._found.owned
+        statuses = self._walk.statuses
         files = size_bytes = blocks = 0
-        for entry in chunk:
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except OSError as error:
-                self._walk.miss(error, level.tally)
+        for name, position, (links, mode, size, room) in zip(names, POSITIONS, statuses.brief(), strict=False):
+            owned = owner_of(name, _NOBODY)
+            if links != 1 or mode & TYPE_MASK != REGULAR:
+                self._sort_other(level, name, owned, position)
                 continue
-            owned = names.get(name := entry.name)
-            if owned is not None and found.st_nlink == 1 and found.st_mode & TYPE_MASK == REGULAR:
+            files += 1
+            size_bytes += size
+            blocks += room
+            if owned:
                 # By far the most of what there is: it is not worth a call.
-                size, room = found.st_size, found.st_blocks
-                changed_ns, written_ns = found.st_ctime_ns, found.st_mtime_ns
-                newest_ns = changed_ns if changed_ns > written_ns else written_ns  # noqa: FURB136 - half as fast
-                measured[owned] = _new_tuple(Measured, (size, room * BLOCK_SIZE_BYTES, 1, newest_ns))
-                files += 1
-                size_bytes += size
-                blocks += room
-            elif found.st_mode & TYPE_MASK == DIRECTORY:
-                self._sort_directory(level, name, owned, found)
+                sizes[owned] = Size(size, room * BLOCK_SIZE_BYTES)
             else:
-                self._sort_file(level, name, owned, found)
-        self._walk.total.add(files, size_bytes, blocks)
-        self._walk.files += files
+                self._sort_file(level, name, owned, position, (1, size, room))
+        self._walk.add(files, size_bytes, blocks)
 
-    def _sort_directory(self, level: Level, name: str, owned: bytes | None, found: os.stat_result) -> None:
-        path = f"{level.place}/{name}"
+    def _sort_other(self, level: Level, name: bytes, owned: bytes | None, position: int) -> None:
+        """As `_sort`, of what is no regular file, or one with several names: under the second it is only seen."""
+        found = self._walk.statuses.status(position)
+        kind = found.st_mode & TYPE_MASK
+        if kind == DIRECTORY:
+            self._sort_directory(level, name, owned, found)
+        elif kind == REGULAR and self._walk.is_first_link(found):
+            self._walk.add(1, found.st_size, found.st_blocks)
+            self._sort_file(level, name, owned, position, (1, found.st_size, found.st_blocks))
+        elif position in self._walk.statuses.errors:
+            self._walk.miss(self._walk.statuses.errors[position], level.tally)
+        else:
+            self._sort_file(level, name, owned, position, (0, 0, 0))
+
+    def _sort_directory(self, level: Level, name: bytes, owned: bytes | None, found: Status) -> None:
+        assert level.place is not None
+        path = level.place + b"/" + name
         newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
         tally = level.tally
-        if owned is not None:
+        if owned:
             tally = self._tallies[owned] = Tally(newest_ns)
         elif tally is not None:
             tally.newest_ns = max(tally.newest_ns, newest_ns)
-        elif not self._owned.is_above(path):
+        elif owned is not None:
             tally = OrphanTally(path, found)
         place = path if self._owned.is_above(path) else None
-        self._walk.note(level, found, Pending(os.fsencode(name), tally, place))
+        self._walk.note(level, found, Pending(name, tally, place))
 
-    def _sort_file(self, level: Level, name: str, owned: bytes | None, found: os.stat_result) -> None:
-        size_bytes = blocks = files = 0
-        if found.st_mode & TYPE_MASK == REGULAR and (found.st_nlink == 1 or self._walk.is_first_link(found)):
-            size_bytes, blocks, files = found.st_size, found.st_blocks, 1
-            self._walk.total.add(1, size_bytes, blocks)
-            self._walk.files += 1
-        newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
-        if owned is not None:
-            self._found.owned[owned] = Measured(size_bytes, blocks * BLOCK_SIZE_BYTES, files, newest_ns)
+    def _sort_file(
+        self, level: Level, name: bytes, owned: bytes | None, position: int, counts: tuple[int, int, int]
+    ) -> None:
+        """Count a file (files, bytes, blocks) for whom it belongs to."""
+        if owned:
+            self._found.owned[owned] = Size(counts[1], counts[2] * BLOCK_SIZE_BYTES)
         elif level.tally is not None:
-            level.tally.add(files, size_bytes, blocks)
-            level.tally.newest_ns = max(level.tally.newest_ns, newest_ns)
-        elif not self._owned.is_above(path := f"{level.place}/{name}"):
+            found = self._walk.statuses.status(position)
+            level.tally.add(*counts)
+            level.tally.newest_ns = max(level.tally.newest_ns, found.st_mtime_ns, found.st_ctime_ns)
+        elif owned is not None:
+            assert level.place is not None
+            self._orphans.add(*counts)
             self._found.orphan_count += 1
-            self._orphans.add(files, size_bytes, blocks)
             if len(self._found.orphans) < self._orphans_max:
-                measured = Measured(size_bytes, blocks * BLOCK_SIZE_BYTES, files, newest_ns)
-                self._found.orphans.append(Orphan(path.encode(_ENCODING, _ERRORS), seen_as(found), measured))
+                found = self._walk.statuses.status(position)
+                newest_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+                measured = Measured(counts[1], counts[2] * BLOCK_SIZE_BYTES, counts[0], newest_ns)
+                self._found.orphans.append(Orphan(level.place + b"/" + name, seen_as(found), measured))
 
     def _on_left(self, tally: Tally) -> None:
-        """Count an orphan that was walked to its end."""
+        """Count an orphan directory that was walked to its end."""
         if not isinstance(tally, OrphanTally) or not tally.is_whole:
             return
-        self._found.orphan_count += 1
         self._orphans.add(tally.files, tally.size_bytes, tally.blocks)
+        self._found.orphan_count += 1
         if len(self._found.orphans) < self._orphans_max:
-            path = tally.path.encode(_ENCODING, _ERRORS)
-            self._found.orphans.append(Orphan(path, tally.seen, tally.measured))
+            self._found.orphans.append(Orphan(tally.path, seen_as(tally.found), tally.measured))
 
 
 def database_size(descent: Descent) -> Size:

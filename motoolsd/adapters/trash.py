@@ -7,15 +7,18 @@ Invariant: what is moved is what the plan saw, or it is put back; nothing is eve
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from motoolsd.adapters.descent import Descent, describing, look, seen_as, split
+from motoolsd.adapters.descent import Descent, LinkInTheWay, change_mode, describing, look, seen_as, split
 from motoolsd.adapters.renaming import rename
 from motoolsd.core.files import Seen
 from motoolsd.core.ports import PathChanged, PathMissing, TreeError
 from motoolsd.wire.names import TRASH
 
 TRASH_NAME = TRASH.encode()
+NUMBER_DIGITS_MAX = 18
 SPARE_NAMES_MAX = 10
 SPARE_NAME_SIZE_BYTES = 200
 """So much of a name is kept in a spare one: with the rest it stays below the limit of 255."""
@@ -30,12 +33,20 @@ class Trash:
 
     def move(self, path: bytes, removal: int, number: int, seen: Seen) -> None:
         """Rename a path into the trash. See core.ports.FileTree.move_to_trash."""
+        try:
+            self._move(path, removal, number, seen)
+        except LinkInTheWay as error:
+            if self.holds(removal, number):
+                raise PathMissing(path, "it is in the trash already") from error
+            raise
+
+    def _move(self, path: bytes, removal: int, number: int, seen: Seen) -> None:
         parents, name = split(path)
-        with describing(path), self._descent.opened(parents) as source:
+        with describing(path, strictly=True), self._descent.opened(parents) as source:
             self._check(path, look(source, name), seen)
             try:
                 with self._descent.opened(_place_of(removal), make=True) as target:
-                    rename(source, name, target, _name_of(number))
+                    self._rename(source, name, target, _name_of(number))
                     _check_arrived(_Move(path, source, name, target, removal, number), seen)
             except FileExistsError as error:
                 raise TreeError(path, f"its place trash/{removal}/{number} is taken") from error
@@ -59,11 +70,35 @@ class Trash:
     def move_back(self, removal: int, number: int, path: bytes) -> None:
         """Rename from the trash to a path. See core.ports.FileTree.move_back."""
         parents, name = split(path)
-        with describing(path), self._descent.opened(_place_of(removal)) as source:
+        with describing(path, strictly=True), self._descent.opened(_place_of(removal)) as source:
             if look(source, _name_of(number)) is None:
                 raise PathMissing(path, f"there is nothing at trash/{removal}/{number}")
             with self._descent.opened(parents, make=True) as target:
-                rename(source, _name_of(number), target, name)
+                self._rename(source, _name_of(number), target, name)
+
+    def _rename(self, source: int, name: bytes, target: int, new_name: bytes) -> None:
+        try:
+            rename(source, name, target, new_name)
+        except PermissionError:
+            found = look(source, name)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                raise
+            # A directory gets another parent only if it may be written itself: read-only ones are, for as long.
+            with self._writable(source, name):
+                rename(source, name, target, new_name)
+
+    @contextmanager
+    def _writable(self, parent: int, name: bytes) -> Iterator[None]:
+        handle = self._descent.point_at(parent, name)
+        try:
+            mode = stat.S_IMODE(os.fstat(handle).st_mode)
+            change_mode(handle, mode | stat.S_IWUSR)
+            try:
+                yield
+            finally:
+                change_mode(handle, mode)
+        finally:
+            os.close(handle)
 
     def sync(self, removal: int, paths: Sequence[bytes]) -> None:
         """Bring renames to the disk. See core.ports.FileTree.sync_trash."""
@@ -87,8 +122,9 @@ class Trash:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except PathMissing:
             return []
-        # What is no number as we write it is not ours: 07, or digits of another script.
-        return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+        # What is no number as we write it is not ours: 07, digits of another script, more than a row's number can be.
+        numbers = (name for name in names if name.isdecimal() and len(name) <= NUMBER_DIGITS_MAX)
+        return sorted(int(name) for name in numbers if str(int(name)) == name)
 
 
 class _Move:
