@@ -133,6 +133,10 @@ class DirectoryTree:
             raise gone.refused
         return True
 
+    def discard(self, removal: int) -> bool:
+        """Remove the directory `trash/<removal>`, if it is empty."""
+        return self._trash.discard(removal)
+
     def trash_names(self) -> list[int]:
         """The removals that have a directory in the trash."""
         return self._trash.removals()

@@ -115,6 +115,17 @@ class Trash:
             # It went into the trash itself, or nothing was moved: there is nothing to bring to the disk.
             pass
 
+    def discard(self, removal: int) -> bool:
+        """Remove the directory of a removal, if it is empty. See core.ports.FileTree.discard."""
+        try:
+            with describing(_path_of(removal)), self._descent.opened((TRASH_NAME,)) as trash:
+                os.rmdir(b"%d" % removal, dir_fd=trash)
+        except PathMissing:
+            return True
+        except TreeError:
+            return False
+        return True
+
     def removals(self) -> list[int]:
         """The removals that have a directory here."""
         try:

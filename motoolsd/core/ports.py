@@ -151,6 +151,10 @@ class FileTree(Protocol):
         """
         ...
 
+    def discard(self, removal: int) -> bool:
+        """Remove the directory `trash/<removal>` that everything was put back from; False if something lies in it."""
+        ...
+
     def trash_names(self) -> list[int]:
         """The removals that have a directory in the trash."""
         ...

@@ -8,13 +8,14 @@ the entry meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio.to_thread
 
 from motoolsd.core.files import LOGS, Measured, Scan, dataset_of, is_within, relative_of, spellings
 from motoolsd.core.guards import MISSING
+from motoolsd.core.leases import Key
 from motoolsd.core.ports import FileTree
 from motoolsd.core.slots import Slots
 from motoolsd.engine.writer import Writer
@@ -28,8 +29,10 @@ from motoolsd.store.entries import (
     select_named,
 )
 from motoolsd.store.facts import select_unowned
-from motoolsd.store.ownership import ForgetUnowned, OwnedFile, OwnedPath, select_owned
+from motoolsd.store.holdings import ENTRY, PATH, ROOM, SIZE, VOID, Holding, select_holdings, select_keys_of
+from motoolsd.store.ownership import ForgetUnowned, OwnedFile
 from motoolsd.store.reads import FROM_START
+from motoolsd.store.rows import Cell, bytes_of
 from motoolsd.store.store import Store
 from motoolsd.wire.keys import Kind, slot_of
 from motoolsd.wire.names import RUNS
@@ -37,6 +40,8 @@ from motoolsd.wire.names import RUNS
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Held: TypeAlias = tuple[Kind, Holding]
+_MISSING: Final = MISSING.encode()
 
 PAGE_ROWS: Final = 2_000
 CHANGES_AT_ONCE: Final = 200
@@ -65,7 +70,7 @@ class Reconciliation:
         self._files = files
         self._writer = writer
         self._slots = slots
-        self._owned: dict[bytes, list[OwnedPath]] = {}
+        self._owned: dict[bytes, list[_Held]] = {}
         self._numbers: Sequence[int] = ()
 
     async def owned(self) -> Iterable[bytes]:
@@ -80,9 +85,9 @@ class Reconciliation:
         for kind in Kind:
             after: tuple[object, bytes] | None = None
             while True:
-                page = await self._store.read(select_owned, kind, after, PAGE_ROWS)
+                page = await self._store.read(select_holdings, kind, after, PAGE_ROWS)
                 for item in page.items:
-                    self._owned.setdefault(item.path, []).append(item)
+                    self._owned.setdefault(item[PATH], []).append((kind, item))
                 if page.next_after is None:
                     break
                 after = page.next_after
@@ -95,51 +100,56 @@ class Reconciliation:
             RequestError: the database cannot be read or written.
         """
         owned, self._owned = self._owned, {}
-        await self._record_sizes(scan, owned)
-        await self._mark_missing([item for path, items in owned.items() if path not in scan.owned for item in items])
-        await self._heal([item for path, items in owned.items() if path in scan.owned for item in items])
+        # Of nearly all there is nothing to say: that is found out in a thread.
+        compared = await anyio.to_thread.run_sync(_compared, owned, scan)
+        await self._record_sizes(compared.changed)
+        await self._mark_missing(compared.gone)
+        await self._heal(compared.back)
         adopted = await self._adopt_found(scan)
         await self._writer.change(ForgetUnowned())
         dangling = await self._store.read(select_dangling_count)
         return Reconciled(dangling, adopted, await self._store.read(select_unowned))
 
-    async def _record_sizes(self, scan: Scan, owned: dict[bytes, list[OwnedPath]]) -> None:
-        changed = []
-        for path, found in scan.owned.items():
-            size = OwnedFile(path, found.size_bytes, found.allocated_bytes)
-            changed += [
-                (item.kind, item.key, size)
-                for item in owned[path]
-                # What datasets and logs had when they were published is what they should have: `verify` compares.
-                if item.kind is Kind.MODEL or item.size_bytes is None
-                if (item.size_bytes, item.allocated_bytes) != (size.size_bytes, size.allocated_bytes)
-            ]
+    async def _record_sizes(self, changed: list[tuple[_Held, OwnedFile]]) -> None:
         for part in _parts(changed):
-            await self._writer.change(RecordSizes(tuple(part)))
+            keys = await self._keys([held for held, _ in part])
+            files = tuple((*key, file) for key, (_, file) in zip(keys, part, strict=True) if key is not None)
+            await self._writer.change(RecordSizes(files))
 
-    async def _mark_missing(self, items: list[OwnedPath]) -> None:
+    async def _mark_missing(self, gone: list[_Held]) -> None:
         """Let entries miss whose file is gone."""
-        items = [item for item in items if item.void_reason is None]
-        for part in _parts(items):
-            present = await anyio.to_thread.run_sync(self._files.present, [item.path for item in part])
-            gone = [item for item, is_there in zip(part, present, strict=True) if not is_there]
-            unchanged = tuple(dict.fromkeys((item.kind, item.key) for item in gone if self._is_unchanged(item)))
+        for part in _parts(gone):
+            present = await anyio.to_thread.run_sync(self._files.present, [item[PATH] for _, item in part])
+            keys = await self._keys(part)
+            missing = [key for key, is_there in zip(keys, present, strict=True) if key is not None and not is_there]
+            unchanged = tuple(key for key in dict.fromkeys(missing) if self._is_unchanged(key))
             if unchanged:
                 logger.warning("the files of %d entries are gone: they miss (%s %s ...)", len(unchanged), *unchanged[0])
                 await self._writer.change(SetVoid(unchanged, MISSING))
 
-    async def _heal(self, items: list[OwnedPath]) -> None:
+    async def _heal(self, back: list[_Held]) -> None:
         """Let entries hit again whose file is back."""
-        for part in _parts([item for item in items if item.void_reason == MISSING]):
-            present = await anyio.to_thread.run_sync(self._files.present, [item.path for item in part])
-            back = [(item.kind, item.key) for item, is_there in zip(part, present, strict=True) if is_there]
-            gone = {(item.kind, item.key) for item, is_there in zip(part, present, strict=True) if not is_there}
-            if healed := tuple(key for key in dict.fromkeys(back) if key not in gone):
+        for part in _parts(back):
+            present = await anyio.to_thread.run_sync(self._files.present, [item[PATH] for _, item in part])
+            keys = await self._keys(part)
+            found = [(key, is_there) for key, is_there in zip(keys, present, strict=True) if key is not None]
+            gone = {key for key, is_there in found if not is_there}
+            if healed := tuple(key for key in dict.fromkeys(key for key, _ in found) if key not in gone):
                 logger.info("the files of %d entries are back: they hit again", len(healed))
                 await self._writer.change(ClearVoid(healed, MISSING))
 
-    def _is_unchanged(self, item: OwnedPath) -> bool:
-        slot = slot_of(item.kind, item.key)
+    async def _keys(self, holdings: Sequence[_Held]) -> list[Key | None]:
+        """The keys of those entries, in their order; None of one that is gone."""
+        keys: dict[tuple[Kind, Cell], str] = {}
+        for kind in Kind:
+            entries = {item[ENTRY] for other, item in holdings if other is kind}
+            if entries:
+                found = await self._store.read(select_keys_of, kind, entries)
+                keys.update({(kind, entry): key for entry, key in found.items()})
+        return [(kind, key) if (key := keys.get((kind, item[ENTRY]))) is not None else None for kind, item in holdings]
+
+    def _is_unchanged(self, key: Key) -> bool:
+        slot = slot_of(*key)
         return self._slots.is_current(slot, self._numbers[slot])
 
     # Files that belong to an entry without saying so: the older package's, and those of rows written by hand.
@@ -179,6 +189,36 @@ class Reconciliation:
 
     def _measure(self, paths: Sequence[bytes]) -> list[Measured | None]:
         return [self._files.measure(path) for path in paths]
+
+
+class _Compared(NamedTuple):
+    """What is not as the rows say."""
+
+    changed: list[tuple[_Held, OwnedFile]]
+    gone: list[_Held]
+    back: list[_Held]
+    """Those that were gone."""
+
+
+def _compared(owned: Mapping[bytes, Sequence[_Held]], scan: Scan) -> _Compared:
+    compared = _Compared([], [], [])
+    for path, holders in owned.items():
+        found = scan.owned.get(path)
+        for held in holders:
+            kind, item = held
+            reason = item[VOID]
+            if found is None:
+                compared.gone.extend([held] if reason is None else [])
+                continue
+            if reason is not None and bytes_of(reason) == _MISSING:
+                compared.back.append(held)
+            # What datasets and logs had when they were published is what they should have: `verify` compares.
+            if (kind is Kind.MODEL or item[SIZE] is None) and (item[SIZE], item[ROOM]) != (
+                found.size_bytes,
+                found.allocated_bytes,
+            ):
+                compared.changed.append((held, OwnedFile(path, found.size_bytes, found.allocated_bytes)))
+    return compared
 
 
 def _name_in(path: bytes, category: str) -> str | None:

@@ -102,7 +102,8 @@ class Trash:
             logger.error("%d paths of removal %d stay in the trash", len(left), removal)
             await self._writer.change(SetRemovalState(removal, State.TRASHED))
             return
-        await anyio.to_thread.run_sync(self._purge, removal)
+        if not await anyio.to_thread.run_sync(self._files.discard, removal):
+            logger.warning("trash/%d holds what no removal took: it stays until the trash is emptied", removal)
         reached("undo ended")
         await self._writer.change(DropRemoval(removal, is_undone=True))
 

@@ -277,3 +277,15 @@ def test_only_numbers_as_we_write_them_are_removals(tree: DirectoryTree, cache_d
     write(cache_dir / "trash" / "4")
     (cache_dir / "trash" / "5").symlink_to(outside)
     assert tree.trash_names() == [3, 12]
+
+
+def test_directory_of_a_removal_goes_only_when_it_is_empty(tree: DirectoryTree, cache_dir: Path) -> None:
+    """What somebody put into it is not ours to remove: an undo leaves it."""
+    (cache_dir / "trash" / "3").mkdir(parents=True)
+    (cache_dir / "trash" / "3" / "foreign").write_bytes(b"theirs")
+    assert not tree.discard(3)
+    assert (cache_dir / "trash" / "3" / "foreign").read_bytes() == b"theirs"
+    (cache_dir / "trash" / "3" / "foreign").unlink()
+    assert tree.discard(3)
+    assert not (cache_dir / "trash" / "3").exists()
+    assert tree.discard(3), "it is gone already"
