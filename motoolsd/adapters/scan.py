@@ -184,7 +184,7 @@ class Scanner:
         if not isinstance(tally, OrphanTally) or not tally.is_whole:
             return
         self._orphans.add(tally.files, tally.size_bytes, tally.blocks)
-        self._found.orphan_count += 1
+        self._found.orphan_count += tally.files > 0
         if len(self._found.orphans) < self._orphans_max:
             self._found.orphans.append(Orphan(tally.path, seen_as(tally.found), tally.measured))
 

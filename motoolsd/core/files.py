@@ -50,6 +50,11 @@ class Orphan(NamedTuple):
     seen: Seen
     measured: Measured
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a directory without files: it goes with a clean-up, but nobody need hear of it."""
+        return self.seen.is_directory and not self.measured.files
+
 
 class Scan(Struct, kw_only=True):
     """What a walk of the whole tree found."""
@@ -62,6 +67,7 @@ class Scan(Struct, kw_only=True):
     """At most as many as were asked for, the first met."""
     orphan_size: Size = Size()
     orphan_count: int = 0
+    """Empty ones not counted."""
     files: int = 0
     is_whole: bool = True
     """Whether it came to its end; else all of it is to be thrown away."""

@@ -300,7 +300,7 @@ class Census:
         """It is nobody's no more."""
         if (orphan := self._orphans.pop(path, None)) is not None:
             size = orphan.measured
-            self._figures.num_orphans -= 1
+            self._figures.num_orphans -= not orphan.is_empty
             self._figures.orphans = _added(self._figures.orphans, -size.size_bytes, -size.allocated_bytes)
         return orphan
 

@@ -77,6 +77,7 @@ class Verification:
                 detail="no entry names it: `motools cache prune --orphans` removes it",
             )
             for orphan in self._census.orphans
+            if not orphan.is_empty
         ]
         for start in range(0, len(orphans), PAGE_ROWS):
             yield FindingPage(items=orphans[start : start + PAGE_ROWS])
