@@ -122,7 +122,7 @@ def test_orphan_is_the_topmost_path_that_nobody_owns_anything_in(descent: Descen
         b"runs/empty": 0,
     }
     assert list(found.owned) == [b"evals/m/owned.json"]
-        assert found.orphan_count == 3, "an empty directory is no file that nobody names"
+    assert found.orphan_count == 3, "an empty directory is no file that nobody names"
 
 
 def test_links_are_orphans_themselves_and_never_followed(descent: Descent, cache_dir: Path, outside: Path) -> None:
