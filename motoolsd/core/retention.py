@@ -28,7 +28,7 @@ EntryName = tuple[Kind, "bytes | float | None"]
 """An entry as motoolsd_files names it."""
 
 
-class OwnedRoom(Struct, frozen=True, array_like=True):
+class OwnedRoom(Struct, frozen=True, array_like=True, gc=False):
     """A path of an entry, and what it takes."""
 
     path: bytes
@@ -36,7 +36,7 @@ class OwnedRoom(Struct, frozen=True, array_like=True):
     allocated_bytes: int = 0
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """An entry that fits the criteria."""
 
     kind: Kind
@@ -53,7 +53,7 @@ class Candidate(Struct, frozen=True):
     void_reason: str | None = None
 
 
-class PlannedPath(Struct, frozen=True, array_like=True):
+class PlannedPath(Struct, frozen=True, array_like=True, gc=False):
     """A path that goes, and what it looked like."""
 
     path: bytes
@@ -62,7 +62,7 @@ class PlannedPath(Struct, frozen=True, array_like=True):
     allocated_bytes: int = 0
 
 
-class PlannedItem(Struct, frozen=True):
+class PlannedItem(Struct, frozen=True, gc=False):
     """An entry or an orphan that goes."""
 
     kind: str

@@ -18,6 +18,7 @@ from motoolsd.core.ports import FileTree
 from motoolsd.core.retention import (
     PLAN_ITEMS_MAX,
     Candidate,
+    Draft,
     EntryName,
     Plan,
     choose,
@@ -64,7 +65,7 @@ class Planning:
         live_bytes = await self._live_bytes(criteria)
         # Large plans would hold up lookups: what is pure works in a thread.
         draft = await anyio.to_thread.run_sync(choose, candidates, criteria, protected.entries, live_bytes)
-        paths = [file.path for candidate, _ in draft.chosen for file in candidate.files]
+        paths = await anyio.to_thread.run_sync(_paths_of, draft)
         owners, seen = await self._owners(paths), await self._look(paths)
         items, kept = await anyio.to_thread.run_sync(place_paths, draft.chosen, owners, seen)
         stay = draft.protected
@@ -93,16 +94,18 @@ class Planning:
         for kind in kinds:
             found = await self._store.read(select_candidate_rows, kind, criteria, moment, PLAN_ITEMS_MAX)
             rows += [(used_at, kind, number) for used_at, number in found]
-        rows.sort(key=lambda row: (row[0], row[1].value, row[2]))
-        del rows[PLAN_ITEMS_MAX:]
+        numbers_of = await anyio.to_thread.run_sync(_sorted, rows)
         found_of: dict[tuple[Kind, int], Candidate] = {}
-        for kind in kinds:
-            numbers = [number for _, other, number in rows if other is kind]
+        for kind, numbers in numbers_of.items():
             for start in range(0, len(numbers), ROWS_AT_ONCE):
                 part = numbers[start : start + ROWS_AT_ONCE]
                 candidates = await self._store.read(select_candidates, kind, part, moment)
                 found_of.update({(kind, number): candidate for number, candidate in candidates.items()})
-        return [found_of[kind, number] for _, kind, number in rows if (kind, number) in found_of]
+
+        def in_order() -> list[Candidate]:
+            return [found_of[kind, number] for _, kind, number in rows if (kind, number) in found_of]
+
+        return await anyio.to_thread.run_sync(in_order)
 
     async def _owners(self, paths: Sequence[bytes]) -> dict[bytes, list[EntryName]]:
         owners: dict[bytes, list[EntryName]] = {}
@@ -118,6 +121,20 @@ class Planning:
         for start in range(0, len(paths), ROWS_AT_ONCE):
             seen.update(await anyio.to_thread.run_sync(look, paths[start : start + ROWS_AT_ONCE]))
         return seen
+
+
+def _sorted(rows: list[tuple[str, Kind, int]]) -> dict[Kind, list[int]]:
+    """Sort rows by their last use, and cut them to what a plan holds; the row numbers of each kind."""
+    rows.sort(key=lambda row: (row[0], row[1].value, row[2]))
+    del rows[PLAN_ITEMS_MAX:]
+    numbers: dict[Kind, list[int]] = {}
+    for _, kind, number in rows:
+        numbers.setdefault(kind, []).append(number)
+    return numbers
+
+
+def _paths_of(draft: Draft) -> list[bytes]:
+    return [file.path for candidate, _ in draft.chosen for file in candidate.files]
 
 
 _FILTERS: Final = {

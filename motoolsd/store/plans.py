@@ -2,6 +2,8 @@
 
 Layer: store. Imports core.retention and outcomes.
 Invariant: the latest plans are kept, carried out or not, so that a plan whose reply was lost can be asked for again.
+They are packed in parts: msgspec holds the interpreter's lock for as long as a call takes, and a hundred thousand items
+at once would hold up lookups for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -12,16 +14,34 @@ from typing import Final
 import msgspec
 
 from motoolsd.core.errors import EntryNotFound
-from motoolsd.core.retention import Plan
+from motoolsd.core.retention import Plan, PlannedItem
 from motoolsd.store.outcomes import Applied, Change, Outcome
 from motoolsd.wire.cleaning import Cleaned
 
 PLANS_MAX: Final = 8
 """Plans that are kept; the oldest goes for a new one."""
 
+ITEMS_PER_PART: Final = 500
+
 _encoder = msgspec.msgpack.Encoder()
+_parts_decoder = msgspec.msgpack.Decoder(list[bytes])
 _plan_decoder = msgspec.msgpack.Decoder(Plan)
+_items_decoder = msgspec.msgpack.Decoder(list[PlannedItem])
 _outcome_decoder = msgspec.msgpack.Decoder(Cleaned)
+
+
+def _packed(plan: Plan) -> bytes:
+    """Everything but the items, then these."""
+    head = _encoder.encode(msgspec.structs.replace(plan, items=[]))
+    starts = range(0, len(plan.items), ITEMS_PER_PART)
+    return _encoder.encode([head, *(_encoder.encode(plan.items[start : start + ITEMS_PER_PART]) for start in starts)])
+
+
+def _unpacked(packed: bytes) -> Plan:
+    head, *parts = _parts_decoder.decode(packed)
+    return msgspec.structs.replace(
+        _plan_decoder.decode(head), items=[item for part in parts for item in _items_decoder.decode(part)]
+    )
 
 
 class KeptPlan(msgspec.Struct, frozen=True):
@@ -39,7 +59,7 @@ class SavePlan(Change, frozen=True):
 
     def apply(self, connection: sqlite3.Connection, now: str, /) -> Outcome:
         """Store it; the oldest go."""
-        packed = _encoder.encode(self.plan)
+        packed = _packed(self.plan)
         connection.execute(
             "INSERT INTO motoolsd_plans (id, made_at, plan) VALUES (?, ?, ?)", (self.plan.plan_id, now, packed)
         )
@@ -67,6 +87,6 @@ def select_plan(connection: sqlite3.Connection, plan_id: str) -> KeptPlan:
         raise EntryNotFound(f"there is no plan {plan_id}: the last {PLANS_MAX} are kept. Make a new one with --dry-run")
     plan, outcome = row
     try:
-        return KeptPlan(_plan_decoder.decode(plan), None if outcome is None else _outcome_decoder.decode(outcome))
-    except msgspec.MsgspecError as error:
+        return KeptPlan(_unpacked(plan), None if outcome is None else _outcome_decoder.decode(outcome))
+    except (msgspec.MsgspecError, ValueError) as error:
         raise EntryNotFound(f"plan {plan_id} cannot be read: make a new one with --dry-run") from error
