@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from motools.cache import CacheUtils, InMemoryCache
+from motools.cache.cleaning import EntrySize, OnProgress, Progress, SizeReport
 from motools.cli import cache as cache_commands
 from motools.cli import main
 from motoolsd.wire.sizes import Size
@@ -29,14 +30,28 @@ Motools = Callable[..., Done]
 class MemoryUtils(CacheUtils):
     """The management API of a cache in memory, which has no files but says that it has."""
 
-    def get_sizes(self) -> dict[str, Size]:
+    def get_size_report(
+        self, *, rescan: bool = False, top: int = 0, on_progress: OnProgress | None = None
+    ) -> SizeReport:
         """Made up."""
-        return {
-            "datasets": Size(1_500, 4_096),
-            "runs": Size(),
-            "evals": Size(10, 4_096),
-            "database": Size(2**20, 2**20),
-        }
+        if rescan and on_progress is not None:
+            on_progress(Progress(done=3, total=4, unit="files"))
+        entry = EntrySize(kind="eval", key="k", value="one.eval", size_bytes=10, allocated_bytes=4_096)
+        return SizeReport(
+            categories={
+                "datasets": Size(1_500, 4_096),
+                "runs": Size(),
+                "evals": Size(10, 4_096),
+                "database": Size(2**20, 2**20),
+                "trash": Size(),
+                "staging": Size(),
+            },
+            orphans=Size(500, 4_096),
+            num_orphans=2,
+            num_dangling=1,
+            scanned_at="2026-11-23T12:00:00.123Z",
+            top=[entry] * min(top, 1),
+        )
 
 
 @pytest.fixture

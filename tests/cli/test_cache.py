@@ -16,7 +16,10 @@ from motools.cache import CacheUtils, InMemoryCache
 from tests.cli.conftest import Motools
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-COMMON = ["created_at", "last_used_at", "hits", "size_bytes", "version", "labels", "pinned"]
+COMMON = [
+    *("created_at", "last_used_at", "hits", "size_bytes", "version", "labels", "pinned", "allocated_bytes", "files"),
+    *("missing_since", "pin_reason", "pinned_until", "expires_at"),
+]
 FIELDS = {
     "datasets": ["dataset_hash", "file_id", *COMMON],
     "models": ["cache_key", "model_id", "dataset_hash", "config", "backend_type", *COMMON],
@@ -167,52 +170,6 @@ def test_empty_list_has_its_form_in_every_format(memory: InMemoryCache, motools:
     assert json.loads(motools("cache", "list", "datasets", "--json").out)["items"] == []
     assert motools("cache", "list", "datasets", "--format", "jsonl").out == ""
     assert motools("cache", "list", "datasets", "--format", "csv").out == ",".join(FIELDS["datasets"]) + "\n"
-
-
-def test_stats_counts_for_people(filled: InMemoryCache, motools: Motools) -> None:
-    """`stats` is a short table with a readable size."""
-    lines = [line.split(maxsplit=1) for line in motools("cache", "stats").out.splitlines()]
-    assert lines[:3] == [["datasets", "2"], ["models", "3"], ["evals", "3"]]
-    assert re.fullmatch(r"size\s+[\d.]+ (B|KiB)", lines[3][1])
-
-
-def test_stats_counts_for_programs(filled: InMemoryCache, motools: Motools) -> None:
-    """`stats --json` has the names of the API; JSON lines and CSV the same without the head."""
-    document = json.loads(motools("cache", "stats", "--json").out)
-    names = ["num_datasets", "num_models", "num_evals", "total_size_bytes"]
-    assert list(document) == ["schema_version", "as_of", *names]
-    assert [document[name] for name in names[:3]] == [2, 3, 3]
-    assert isinstance(document["total_size_bytes"], int)
-    assert list(json.loads(motools("cache", "stats", "--format", "jsonl").out)) == names
-    assert motools("cache", "stats", "--format", "csv").out.startswith(",".join(names) + "\n2,3,3,")
-
-
-def test_size_is_one_number(memory: InMemoryCache, motools: Motools) -> None:
-    """`size` adds up; categories only where they are asked for."""
-    assert motools("cache", "size").out == "total size  1.0 MiB\n"
-    document = json.loads(motools("cache", "size", "--json").out)
-    assert list(document) == ["schema_version", "as_of", "total_size_bytes"]
-    assert document["total_size_bytes"] == 1_500 + 10 + 2**20
-
-
-def test_size_breakdown_for_people(memory: InMemoryCache, motools: Motools) -> None:
-    """`size --breakdown` has a line for each category, and their sum."""
-    lines = [line.split() for line in motools("cache", "size", "--breakdown").out.splitlines()]
-    assert lines[0] == ["category", "size", "on", "disk"]
-    assert [line[0] for line in lines[1:]] == ["datasets", "runs", "evals", "database", "total"]
-    assert lines[1][1:] == ["1.5", "KiB", "4.0", "KiB"]
-    assert lines[-1][1:] == ["1.0", "MiB", "1.0", "MiB"]
-
-
-def test_size_breakdown_for_programs(memory: InMemoryCache, motools: Motools) -> None:
-    """Integers in bytes, by category: an object in JSON, a line each in JSON lines and CSV."""
-    document = json.loads(motools("cache", "size", "--breakdown", "--json").out)
-    assert document["categories"]["datasets"] == {"size_bytes": 1_500, "allocated_bytes": 4_096}
-    assert document["total_size_bytes"] == sum(size["size_bytes"] for size in document["categories"].values())
-    lines = motools("cache", "size", "--breakdown", "--format", "jsonl").out.splitlines()
-    assert json.loads(lines[2]) == {"category": "evals", "size_bytes": 10, "allocated_bytes": 4_096}
-    rows = motools("cache", "size", "--breakdown", "--format", "csv").out.splitlines()
-    assert rows[:2] == ["category,size_bytes,allocated_bytes", "datasets,1500,4096"]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def size(
             report = utils.get_size_report(top=top)
     document, items = _document(report)
     if output is not Format.TABLE:
-        print_document(document, list, output, items=items if breakdown else None)
+        totals = {name: document[name] for name in ("total_size_bytes", "total_allocated_bytes")}
+        print_document(document, list, output, items=items if breakdown else document["top"] or [totals])
         return
     if not breakdown and not top:
         print_document(document, pairs([("total size", size_text(report.total_size_bytes))]), output)
