@@ -7,6 +7,7 @@ import heapq
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -26,6 +27,7 @@ from tests.samples import NOW
 
 GATE_TIMEOUT_S = 10.0
 WALL_S = 1_769_900_000.0
+FILES_AGE_S = 10.0
 
 
 class FakeClock:
@@ -51,6 +53,10 @@ class FakeClock:
     def moment(self) -> Moment:
         """As far from a boot, and from a day in 2026, as the clock was advanced; a test may set another."""
         return Moment(self.boot_id, self._now_s, WALL_S + self._now_s + self.wall_ahead_s)
+
+    def follow_files(self) -> None:
+        """Set the wall clock so that what was written until now is a little in the past."""
+        self.wall_ahead_s += time.time() + FILES_AGE_S - self.moment().wall_s
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock was advanced so far."""

@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name in ("max_size", "min_free"):
             if (size := getattr(self, name)) is not None:
                 _named(name, parse_size, size)
+        if self.max_size_bytes == 0:
+            message = "a budget of 0 would evict every entry: leave it out for no budget - at `$.max_size`"
+            raise ValueError(message)
 
     @property
     def scan_interval_s(self) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -21,7 +21,7 @@ from motoolsd.core.errors import EntryNotFound, PlanOutdated, RequestError
 from motoolsd.core.leases import Key
 from motoolsd.core.points import reached
 from motoolsd.core.ports import Clock, FileTree
-from motoolsd.core.retention import Plan, changes_since
+from motoolsd.core.retention import Plan, PlannedItem, changes_since
 from motoolsd.core.settings import Settings
 from motoolsd.engine.census import Census
 from motoolsd.engine.planning import Planning
@@ -60,7 +60,10 @@ from motoolsd.wire.cleaning import (
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PAGE_ITEMS: Final = 500
+PAGE_SIZE_BYTES: Final = 256 * 1024
 TRASH_PAGE_ROWS: Final = 1_000
 CHECKED_AT_ONCE: Final = 500
 
@@ -102,12 +105,12 @@ class Cleaner:
         """
         plan = await self._planning.draw(new_plan_id(), request.criteria, self._clock.moment())
         await self._writer.change(SavePlan(plan))
-        for start in range(0, len(plan.items), PAGE_ITEMS):
-            yield PlanPage(items=[item.shown() for item in plan.items[start : start + PAGE_ITEMS]])
-        for start in range(0, len(plan.protected), PAGE_ITEMS):
-            yield PlanPage(protected=plan.protected[start : start + PAGE_ITEMS])
-        for start in range(0, len(plan.kept), PAGE_ITEMS):
-            yield PlanPage(kept=plan.kept[start : start + PAGE_ITEMS])
+        for items in _pages(plan.items, _item_size):
+            yield PlanPage(items=[item.shown() for item in items])
+        for protected in _pages(plan.protected, lambda one: len(one.key) + len(one.why)):
+            yield PlanPage(protected=protected)
+        for kept in _pages(plan.kept, lambda one: len(one.path) + len(one.why)):
+            yield PlanPage(kept=kept)
         size_bytes = sum(item.size_bytes for item in plan.items)
         yield PlanPage(plan_id=plan.plan_id, freed_bytes=plan.allocated_bytes, size_bytes=size_bytes, is_last=True)
 
@@ -333,6 +336,24 @@ class Cleaner:
                     logger.warning("an interrupted undo was brought to its end: %d entries", len(entries))
                 case _:
                     continue
+
+
+def _pages(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Parts that fit into a frame: at most `PAGE_ITEMS`, and about `PAGE_SIZE_BYTES`."""
+    page: list[T] = []
+    room = PAGE_SIZE_BYTES
+    for item in items:
+        if page and (len(page) >= PAGE_ITEMS or room < size(item)):
+            yield page
+            page, room = [], PAGE_SIZE_BYTES
+        page.append(item)
+        room -= size(item)
+    if page:
+        yield page
+
+
+def _item_size(item: PlannedItem) -> int:
+    return len(item.key) + len(item.value) + sum(len(path.path) for path in item.paths)
 
 
 async def _finish(steps: AsyncGenerator[int, None]) -> None:

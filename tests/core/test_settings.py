@@ -45,6 +45,7 @@ def test_known_settings_are_taken() -> None:
         ("max_size = '50 GB or so'", "max_size"),
         ("max_size = 1.5", "max_size"),
         ("max_size = -1", "max_size"),
+        ("max_size = 0", "evict every entry"),
         ("max_size = []", "max_size"),
         ("max_size = 1" + "0" * 30, "max_size"),
         ("min_free = '-1GB'", "min_free"),
