@@ -11,10 +11,17 @@ from pathlib import Path
 import anyio
 import pytest
 
+from motoolsd.adapters.directory import open_directory
 from motoolsd.adapters.socket import Credentials
+from motoolsd.core.settings import Settings
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.server.listener import Listener
-from tests.fakes import FakeClock
+from motoolsd.store.migration import prepare_database
+from motoolsd.store.store import open_store
+from tests.engine.bench import new_bench
+from tests.engine.conftest import running
+from tests.fakes import FakeClock, GatedStore
+from tests.server.desk import Desk, Whole
 from tests.server.scripted import ScriptedDispatcher
 from tests.server.served import Served
 
@@ -64,3 +71,16 @@ def serve(short_dir: Path) -> Serve:
                     served.stop.set()
 
     return serve_it
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A dispatcher over an engine on a fresh database, loaded."""
+    database, whole = str(tmp_path / "cache.db"), Whole()
+    prepare_database(database)
+    with open_directory(str(tmp_path)) as directory:
+        async with open_store(database, synchronous="NORMAL") as store:
+            bench = new_bench(GatedStore.around(store), directory, Settings(page_rows_max=2, writer_queue_max=2))
+            async with running(bench), anyio.create_task_group() as tasks:
+                await bench.engine.load_index()
+                yield Desk(Dispatcher(bench.engine, whole, bench.clock, tasks), bench.engine, whole, bench.clock)

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import anyio
 import pytest
 
-from motoolsd.adapters.directory import open_directory
-from motoolsd.core.settings import Settings
-from motoolsd.engine.engine import Engine
-from motoolsd.server.dispatch import Dispatcher
-from motoolsd.store.migration import prepare_database
-from motoolsd.store.store import open_store
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import (
@@ -30,102 +21,15 @@ from motoolsd.wire.messages import (
     Hello,
     ListEntries,
     Lookup,
-    Reply,
     Request,
     Status,
     Stored,
     Used,
 )
 from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
-from tests.engine.bench import new_bench
-from tests.engine.conftest import running
-from tests.fakes import FakeClock, GatedStore
 from tests.samples import clear, put_dataset, request_key
+from tests.server.desk import Desk, Mailbox
 from tests.server.scripted import Conversation, lookup
-
-
-class Mailbox:
-    """Where replies go. Fulfils dispatch.Replier."""
-
-    def __init__(self) -> None:
-        """Empty, and always writable."""
-        self.peer_pid = os.getpid()
-        self.waiting: list[bool] = []
-        self.replies: list[Reply] = []
-        self.finished = anyio.Event()
-        self.is_gone = False
-
-    def reply(self, request_id: int, body: Reply) -> None:
-        """Keep a reply."""
-        self.replies.append(body)
-
-    def finish(self, request_id: int, body: Reply) -> None:
-        """Keep the last reply."""
-        assert not self.finished.is_set(), "finished twice"
-        self.replies.append(body)
-        self.finished.set()
-
-    def count_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - as the connection's
-        """Keep what is counted."""
-        self.waiting.append(is_waiting)
-
-    async def wait_writable(self) -> None:
-        """Return at once, or raise if the client is gone."""
-        await anyio.lowlevel.checkpoint()
-        if self.is_gone:
-            raise anyio.ClosedResourceError
-
-
-class Whole:
-    """The daemon as the dispatcher knows it. Fulfils dispatch.Daemon."""
-
-    started_by = "client"
-    socket_path = b"/c/motoolsd.sock"
-    idle_timeout_s = 900.0
-    durability = "full"
-    clients = 3
-
-    def __init__(self) -> None:
-        """Nobody asked to stop."""
-        self.reasons: list[str] = []
-
-    def request_stop(self, reason: str) -> None:
-        """Keep the reason."""
-        self.reasons.append(reason)
-
-
-class Desk:
-    """A dispatcher over a real engine, and somebody who asks it."""
-
-    def __init__(self, dispatcher: Dispatcher, engine: Engine, whole: Whole, clock: FakeClock) -> None:
-        """Keep the parts at hand."""
-        self.dispatcher = dispatcher
-        self.engine = engine
-        self.whole = whole
-        self.clock = clock
-
-    async def ask(self, body: Request) -> list[Reply]:
-        """All replies to a request."""
-        mailbox = Mailbox()
-        reply = self.dispatcher.dispatch(mailbox, 7, body)
-        if reply is not None:
-            assert mailbox.replies == []
-            return [reply]
-        await mailbox.finished.wait()
-        return mailbox.replies
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A dispatcher over an engine on a fresh database, loaded."""
-    database, whole = str(tmp_path / "cache.db"), Whole()
-    prepare_database(database)
-    with open_directory(str(tmp_path)) as directory:
-        async with open_store(database, synchronous="NORMAL") as store:
-            bench = new_bench(GatedStore.around(store), directory, Settings(page_rows_max=2, writer_queue_max=2))
-            async with running(bench), anyio.create_task_group() as tasks:
-                await bench.engine.load_index()
-                yield Desk(Dispatcher(bench.engine, whole, bench.clock, tasks), bench.engine, whole, bench.clock)
 
 
 async def test_writes_and_lookups(desk: Desk) -> None:
