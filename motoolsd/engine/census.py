@@ -42,6 +42,9 @@ DISTURBED_FACTOR: Final = 20
 BUSY_SERVED: Final = 4
 """Lookups during one step of a scan, above which it pauses."""
 BUSY_PAUSE_S: Final = 0.002
+BUSY_PAUSE_MAX_S: Final = 0.1
+BUSY_PAUSE_FACTOR: Final = 3.0
+"""While lookups come, a scan pauses for so many times what its last step took: lookups keep three quarters."""
 ORPHANS_MAX: Final = 100_000
 PROGRESS_INTERVAL_S: Final = 0.1
 DATABASE: Final = "database"
@@ -89,7 +92,9 @@ class Census:
         self._clock = clock
         self._writer = writer
         self.served = served
-        self._reconciliation = Reconciliation(store, files, writer, slots)
+        self._reconciliation = Reconciliation(store, files, writer, slots, pause=self._pause_while_busy)
+        self._served_before = 0
+        self._resumed_s = 0.0
         self._figures = Figures()
         self._lock = anyio.Lock()
         self._begun = 0
@@ -218,15 +223,15 @@ class Census:
 
     async def _scan(self, owned: list[bytes]) -> Scan:
         stopped = threading.Event()
-        served = self.served()
+        served, began_s = self.served(), self._clock.monotonic_s()
 
         def step(files: int) -> None:
-            nonlocal served
+            nonlocal served, began_s
             self._progress = files
-            if (now := self.served()) - served > BUSY_SERVED:
-                stopped.wait(BUSY_PAUSE_S)
-                now = self.served()
-            served = now
+            if self.served() - served > BUSY_SERVED:
+                worked_s = self._clock.monotonic_s() - began_s
+                stopped.wait(min(max(BUSY_PAUSE_S, BUSY_PAUSE_FACTOR * worked_s), BUSY_PAUSE_MAX_S))
+            served, began_s = self.served(), self._clock.monotonic_s()
 
         def scan() -> Scan:
             return self._files.scan(owned, orphans_max=ORPHANS_MAX, step=step, is_stopped=stopped.is_set)
@@ -235,6 +240,13 @@ class Census:
             return await anyio.to_thread.run_sync(scan, abandon_on_cancel=True)
         finally:
             stopped.set()
+
+    async def _pause_while_busy(self) -> None:
+        """Let lookups go on, if some came since the last time."""
+        if self.served() - self._served_before > BUSY_SERVED:
+            worked_s = self._clock.monotonic_s() - self._resumed_s
+            await anyio.sleep(min(max(BUSY_PAUSE_S, BUSY_PAUSE_FACTOR * worked_s), BUSY_PAUSE_MAX_S))
+        self._served_before, self._resumed_s = self.served(), self._clock.monotonic_s()
 
     def _take(self, scan: Scan, duration_s: float) -> None:
         """Replace the figures. What changed while the scan ran may be counted or not; the next one has it right."""

@@ -8,7 +8,7 @@ the entry meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio.to_thread
@@ -40,6 +40,7 @@ from motoolsd.wire.names import RUNS
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Pause = Callable[[], Awaitable[None]]
 _Held: TypeAlias = tuple[Kind, Holding]
 _MISSING: Final = MISSING.encode()
 
@@ -64,8 +65,9 @@ class Reconciled(NamedTuple):
 class Reconciliation:
     """Compares rows with files."""
 
-    def __init__(self, store: Store, files: FileTree, writer: Writer, slots: Slots) -> None:
-        """Wire up."""
+    def __init__(self, store: Store, files: FileTree, writer: Writer, slots: Slots, *, pause: Pause) -> None:
+        """Wire up; `pause` is called after each page, and lets others work."""
+        self._pause = pause
         self._store = store
         self._files = files
         self._writer = writer
@@ -88,6 +90,7 @@ class Reconciliation:
                 page = await self._store.read(select_holdings, kind, after, PAGE_ROWS)
                 for item in page.items:
                     self._owned.setdefault(item[PATH], []).append((kind, item))
+                await self._pause()
                 if page.next_after is None:
                     break
                 after = page.next_after
