@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 
-import anyio.to_thread
-
 from motoolsd.core.ports import FileTree
 from motoolsd.core.settings import Settings
 from motoolsd.engine.census import Census
 from motoolsd.engine.cleaner import Cleaner
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.wire.cleaning import Criteria
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.names import TRASH
@@ -71,6 +70,6 @@ class Budget:
         if (high := settings.max_size_bytes) is not None and total_bytes > high:
             excess = total_bytes - int(high * settings.low_water)
         if (min_free := settings.min_free_bytes) is not None:
-            free = await anyio.to_thread.run_sync(self._files.free_bytes)
+            free = await run_on_disk(self._files.free_bytes)
             excess = max(excess, min_free - free)
         return excess

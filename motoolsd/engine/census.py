@@ -10,16 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from motoolsd.core.errors import RequestError
 from motoolsd.core.files import Measured, Orphan, Scan, ancestors_of, category_of
 from motoolsd.core.ports import Clock, FileTree
 from motoolsd.core.slots import Slots
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.reconciliation import Reconciliation
 from motoolsd.engine.writer import Writer
 from motoolsd.store.entries import select_largest
@@ -145,7 +146,7 @@ class Census:
                 except RequestError as error:
                     logger.error("sizes are those of the last scan: %s", error.message)
         figures = self._figures
-        database = await anyio.to_thread.run_sync(self._files.database_size)
+        database = await run_on_disk(self._files.database_size)
         return msgspec.structs.replace(figures, categories={**figures.categories, DATABASE: database})
 
     async def sizes(self, request: GetSizes) -> AsyncGenerator[Progress | Sizes, None]:
@@ -155,8 +156,10 @@ class Census:
             RequestError: the database cannot be read.
         """
         if request.rescan:
-            async for progress in self._watched_rescan():
-                yield progress
+            # Left in the middle, it is to end here and now: it has a task of its own.
+            async with aclosing(self._watched_rescan()) as watched:
+                async for progress in watched:
+                    yield progress
         figures = await self.current()
         yield Sizes(
             categories=figures.categories,
@@ -237,7 +240,7 @@ class Census:
             return self._files.scan(owned, orphans_max=ORPHANS_MAX, step=step, is_stopped=stopped.is_set)
 
         try:
-            return await anyio.to_thread.run_sync(scan, abandon_on_cancel=True)
+            return await run_on_disk(scan, abandon_on_cancel=True)
         finally:
             stopped.set()
 

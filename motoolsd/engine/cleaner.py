@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -24,6 +25,7 @@ from motoolsd.core.ports import Clock, FileTree
 from motoolsd.core.retention import Plan, PlannedItem, changes_since
 from motoolsd.core.settings import Settings
 from motoolsd.engine.census import Census
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.planning import Planning
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.removing import ITEMS_AT_ONCE, Trash, cleaned
@@ -31,6 +33,7 @@ from motoolsd.engine.writer import Writer
 from motoolsd.store.plans import SavePlan, packed_outcome, select_plan
 from motoolsd.store.removals import (
     BeginRemoval,
+    DropRemoval,
     Removal,
     RemovedPath,
     SetRemovalState,
@@ -240,7 +243,7 @@ class Cleaner:
         standing: list[Key] = []
         for start in range(0, len(entries), CHECKED_AT_ONCE):
             standing += await self._store.read(select_standing, entries[start : start + CHECKED_AT_ONCE])
-        taken = await anyio.to_thread.run_sync(self._trash.taken, removal, paths)
+        taken = await run_on_disk(partial(self._trash.taken, removal, paths))
         conflicts = [f"{kind.value} {key} was stored again" for kind, key in standing]
         conflicts += [f"something lies at {path.decode('utf-8', 'backslashreplace')}" for path in taken]
         if conflicts:
@@ -261,7 +264,7 @@ class Cleaner:
             numbers = request.removal_ids
             if numbers is None:
                 # What lies there without a row was left by a database that is gone: it is trash all the same.
-                strays = await anyio.to_thread.run_sync(self._files.trash_names)
+                strays = await run_on_disk(self._files.trash_names)
                 numbers = [*known, *(name for name in strays if name not in known)]
             elif unknown := [number for number in numbers if number not in known]:
                 message = f"there is nothing with number {unknown[0]} in the trash: see `motools cache trash list`"
@@ -327,6 +330,9 @@ class Cleaner:
             entries = await self._store.read(select_entries, removal.id)
             paths = await self._store.read(select_paths, removal.id)
             match removal.state:
+                case State.REMOVING if not entries and not paths:
+                    # It is as if its plan had not been carried out.
+                    await self._writer.change(DropRemoval(removal.id, is_undone=True))
                 case State.REMOVING:
                     await self._trash.removing(removal.id).move(paths)
                     await self._writer.change(SetRemovalState(removal.id, State.TRASHED))

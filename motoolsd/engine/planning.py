@@ -7,6 +7,7 @@ Invariant: nothing is changed. What is decided is decided in core.retention; her
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import anyio.to_thread
@@ -26,6 +27,7 @@ from motoolsd.core.retention import (
     place_paths,
 )
 from motoolsd.engine.census import Census
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.writer import Writer
 from motoolsd.store.candidates import select_candidate_rows, select_candidates, select_owner_names
@@ -119,7 +121,7 @@ class Planning:
 
         seen: dict[bytes, Seen | None] = {}
         for start in range(0, len(paths), ROWS_AT_ONCE):
-            seen.update(await anyio.to_thread.run_sync(look, paths[start : start + ROWS_AT_ONCE]))
+            seen.update(await run_on_disk(partial(look, paths[start : start + ROWS_AT_ONCE])))
         return seen
 
 

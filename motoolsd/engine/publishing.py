@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 import anyio.to_thread
 
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.core.files import Measured, check_path, dataset_of, dataset_path
-from motoolsd.core.ports import Clock, DiskFull, FileTree, PathMissing, TreeError
+from motoolsd.core.ports import Clock, FileTree, PathMissing, TreeError
 from motoolsd.engine.census import Census
+from motoolsd.engine.disk import refusal, run_on_disk
 from motoolsd.engine.writer import Answer, Writer
 from motoolsd.store.ownership import OwnedFile, Publication, select_recorded
 from motoolsd.store.puts import put_keys
@@ -82,7 +84,7 @@ class Publishing:
         finally:
             if staged is not None:
                 with anyio.CancelScope(shield=True):
-                    await self._leave_staging(staged, target, take_back=is_new and not is_stored)
+                    await self._leave_staging(staged, target if is_new and not is_stored else None)
         if not request.request_key.is_retry:
             for path, size in measured.items():
                 self._census.published(path, size, recorded.get(path))
@@ -91,30 +93,33 @@ class Publishing:
     async def recover(self) -> None:
         """Clear what clients that have ended left in staging; with it what was published and has no row.
 
+        What the disk does not let go stays until the next start.
+
         Raises:
             RequestError: the database cannot be read.
         """
-        for staged, path in await anyio.to_thread.run_sync(self._files.abandoned):
+        try:
+            abandoned = await anyio.to_thread.run_sync(self._files.abandoned)
+        except TreeError as error:
+            logger.error("staging cannot be read, what is left in it stays until the next start: %s", error)
+            return
+        for staged, path in abandoned:
             key = None if path is None else dataset_of(path)
             is_stored = key is not None and key in (await self._rows.values(Kind.DATASET, [key])).found
-            if path is None or is_stored:
-                await anyio.to_thread.run_sync(self._files.unstage, staged)
-            else:
-                await anyio.to_thread.run_sync(self._files.withdraw, staged, path)
-            logger.info("left in staging, and removed: %s", staged.decode("utf-8", "backslashreplace"))
+            await self._leave_staging(staged, None if is_stored else path)
+            logger.info("left in staging by a client that has ended: %s", staged.decode("utf-8", "backslashreplace"))
 
     async def _place(self, staged: bytes, target: bytes, *, may_be_done: bool) -> bool:
         try:
             return await anyio.to_thread.run_sync(self._files.publish, staged, target)
         except PathMissing as error:
-            if may_be_done and await anyio.to_thread.run_sync(self._files.see, target) is not None:
+            if may_be_done and await run_on_disk(partial(self._files.see, target)) is not None:
                 return False  # the first try went through, and only its reply was lost
             message = "the staged content is gone: store the dataset again"
             raise RequestError(message) from error
-        except DiskFull as error:
-            raise disk_full(error) from error
         except TreeError as error:
-            raise StorageFailed(str(error)) from error
+            message = f"{refusal(error).message}; nothing was stored"
+            raise StorageFailed(message) from error
 
     async def _measure(self, paths: Sequence[bytes]) -> dict[bytes, Measured]:
         def measure() -> dict[bytes, Measured]:
@@ -126,7 +131,7 @@ class Publishing:
                 found[path] = size
             return found
 
-        return await anyio.to_thread.run_sync(measure) if paths else {}
+        return await run_on_disk(measure) if paths else {}
 
     async def _store(self, publication: Publication) -> WriteReply:
         # Two, because what it takes away from whoever computes it is a write, too.
@@ -147,10 +152,11 @@ class Publishing:
             raise outcome
         return outcome
 
-    async def _leave_staging(self, staged: bytes, target: bytes, *, take_back: bool) -> None:
+    async def _leave_staging(self, staged: bytes, taken_back: bytes | None) -> None:
+        """Remove a staged name, and what was published from it at a path, if that is to be taken back."""
         try:
-            if take_back:
-                await anyio.to_thread.run_sync(self._files.withdraw, staged, target)
+            if taken_back is not None:
+                await anyio.to_thread.run_sync(self._files.withdraw, staged, taken_back)
             else:
                 await anyio.to_thread.run_sync(self._files.unstage, staged)
         except TreeError as error:
@@ -185,8 +191,3 @@ def _target(request: PutRequest) -> bytes:
         message = "this dataset's hash is no file name: its content cannot be kept"
         raise RequestError(message)
     return path
-
-
-def disk_full(error: TreeError) -> StorageFailed:
-    """The refusal of what there is no room for."""
-    return StorageFailed(f"the disk is full ({error}): free some space, then try again; nothing was stored")

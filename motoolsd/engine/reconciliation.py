@@ -16,7 +16,7 @@ import anyio.to_thread
 from motoolsd.core.files import LOGS, Measured, Scan, dataset_of, is_within, relative_of, spellings
 from motoolsd.core.guards import MISSING
 from motoolsd.core.leases import Key
-from motoolsd.core.ports import FileTree
+from motoolsd.core.ports import FileTree, TreeError
 from motoolsd.core.slots import Slots
 from motoolsd.engine.writer import Writer
 from motoolsd.store.entries import (
@@ -181,7 +181,7 @@ class Reconciliation:
 
     async def _adopt(self, candidates: list[tuple[Kind, str, bytes]]) -> None:
         for part in _parts(candidates):
-            measured = await anyio.to_thread.run_sync(self._measure, [path for _, _, path in part])
+            measured = await anyio.to_thread.run_sync(self._measured, [path for _, _, path in part])
             files = tuple(
                 (kind, key, OwnedFile(path, size.size_bytes, size.allocated_bytes))
                 for (kind, key, path), size in zip(part, measured, strict=True)
@@ -190,8 +190,16 @@ class Reconciliation:
             if files:
                 await self._writer.change(Adopt(files))
 
-    def _measure(self, paths: Sequence[bytes]) -> list[Measured | None]:
-        return [self._files.measure(path) for path in paths]
+    def _measured(self, paths: Sequence[bytes]) -> list[Measured | None]:
+        return [self._measure(path) for path in paths]
+
+    def _measure(self, path: bytes) -> Measured | None:
+        try:
+            return self._files.measure(path)
+        except TreeError as error:
+            # One path that cannot be looked at must not end every scan: whatever a row may call a log.
+            logger.info("no entry owns what cannot be looked at: %s", error)
+            return None
 
 
 class _Compared(NamedTuple):

@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from functools import partial
 from typing import Final
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from motoolsd.core.files import overlaps
 from motoolsd.core.leases import Key
 from motoolsd.core.points import reached
-from motoolsd.core.ports import FileTree, PathMissing, TreeError
+from motoolsd.core.ports import FileTree, PathChanged, PathMissing, TreeError
 from motoolsd.core.retention import PlannedItem
 from motoolsd.engine.census import Census
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.writer import Writer
 from motoolsd.store.removals import (
@@ -90,7 +90,7 @@ class Trash:
         """
         for start in range(0, len(paths), ITEMS_AT_ONCE):
             part = paths[start : start + ITEMS_AT_ONCE]
-            left += await anyio.to_thread.run_sync(self._move_back, removal, part)
+            left += await run_on_disk(partial(self._move_back, removal, part))
             yield start + len(part)
         reached("files put back")
         for start in range(0, len(entries), ITEMS_AT_ONCE):
@@ -100,9 +100,12 @@ class Trash:
             yield len(paths) + start + len(keys)
         if left:
             logger.error("%d paths of removal %d stay in the trash", len(left), removal)
+            stayed = {kept.path for kept in left}
+            put_back = tuple(path.number for path in paths if path.path not in stayed)
+            await self._writer.change(ForgetPaths(removal, put_back))
             await self._writer.change(SetRemovalState(removal, State.TRASHED))
             return
-        if not await anyio.to_thread.run_sync(self._files.discard, removal):
+        if not await run_on_disk(partial(self._files.discard, removal)):
             logger.warning("trash/%d holds what no removal took: it stays until the trash is emptied", removal)
         reached("undo ended")
         await self._writer.change(DropRemoval(removal, is_undone=True))
@@ -132,7 +135,7 @@ class Trash:
         """
         reached("purge begun")
         paths = await self._store.read(select_paths, removal)
-        is_empty = await anyio.to_thread.run_sync(self._purge, removal)
+        is_empty = await run_on_disk(partial(self._purge, removal))
         reached("files purged")
         if not is_empty:
             return 0
@@ -221,7 +224,7 @@ class Removing:
         Raises:
             RequestError: the database cannot be written.
         """
-        stayed = await anyio.to_thread.run_sync(self._move, paths)
+        stayed = await run_on_disk(partial(self._move, paths))
         reached("files moved")
         if stayed:
             await self._writer.change(ForgetPaths(self.removal, tuple(stayed)))
@@ -231,13 +234,15 @@ class Removing:
         for path in paths:
             try:
                 self._files.move_to_trash(path.path, self.removal, path.number, path.seen)
-            except PathMissing:
+            except (PathMissing, PathChanged) as error:
+                # An earlier try may have moved it: then what lies there now has come since.
                 if not self._files.is_in_trash(self.removal, path.number):
                     stayed.append(path.number)
+                    self.left += _named(path.path, error)
                 continue
             except TreeError as error:
                 stayed.append(path.number)
-                self.left.append(Kept(path=path.path, why=error.reason))
+                self.left += _named(path.path, error)
                 continue
             reached("path moved")
             self.freed_bytes += path.allocated_bytes
@@ -250,6 +255,11 @@ class Removing:
         """What was done."""
         counted = cleaned(removal_id, self.entries, self.orphans, self.freed_bytes, self.left)
         return counted if is_complete else msgspec.structs.replace(counted, is_complete=False)
+
+
+def _named(path: bytes, error: TreeError) -> list[Kept]:
+    """A path that stays, and why; what is gone by itself is not worth a word."""
+    return [] if isinstance(error, PathMissing) else [Kept(path=path, why=error.reason)]
 
 
 def cleaned(
