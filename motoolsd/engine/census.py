@@ -191,10 +191,14 @@ class Census:
                     done.set()
 
             group.start_soon(scan)
-            while not done.is_set():
-                yield Progress(done=self._progress, total=self._figures.files, unit="files")
-                with anyio.move_on_after(PROGRESS_INTERVAL_S):
-                    await done.wait()
+            try:
+                while not done.is_set():
+                    yield Progress(done=self._progress, total=self._figures.files, unit="files")
+                    with anyio.move_on_after(PROGRESS_INTERVAL_S):
+                        await done.wait()
+            except GeneratorExit:
+                # Whoever asked has left. Out of a task group this would come as a group, which ends no generator.
+                group.cancel_scope.cancel()
         if failures:
             raise failures[0]
 

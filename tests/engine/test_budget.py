@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from motoolsd.core.errors import StorageFailed
+from motoolsd.core.ports import TreeError
 from motoolsd.core.settings import Settings
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Used
 from tests.engine.bench import Bench
-from tests.engine.cleaning import files_below, key_of, models, pin, publish_model, remove, sizes
+from tests.engine.cleaning import files_below, key_of, models, pin, publish_model, remove, sizes, write
 
 MODEL = 100_000
 
@@ -98,3 +100,24 @@ async def test_full_disk_counts_as_a_budget_exceeded(bench: Bench, monkeypatch: 
     assert len(await models(bench)) == 3
     await budget(bench, min_free=1_000_000 + MODEL // 2)
     assert await models(bench) == ["m2", "m3"]
+
+
+async def test_disk_that_does_not_answer_evicts_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known is no reason; the daemon looks again."""
+    await fill(bench)
+
+    def refuse() -> int:
+        raise TreeError(b".", "Input/output error")
+
+    monkeypatch.setattr(bench.files, "free_bytes", refuse)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        await budget(bench, min_free=1)
+    assert len(await models(bench)) == 3
+
+
+async def test_what_nobody_owns_is_not_evicted(bench: Bench) -> None:
+    """A budget takes entries; orphans go when somebody asks for it."""
+    write(bench.directory, "runs/job/weights", MODEL)
+    await fill(bench)
+    await budget(bench, max_size=1_000)
+    assert (await models(bench), list(files_below(bench.directory))) == ([], ["runs/job/weights"])

@@ -9,6 +9,7 @@ import pytest
 
 from motoolsd.core.errors import EntryNotFound, PlanOutdated, RequestError
 from motoolsd.core.ports import TreeError
+from motoolsd.engine import cleaner, removing
 from motoolsd.engine.cleaner import PAGE_SIZE_BYTES, Cleaner
 from motoolsd.store.removals import BeginRemoval, SetRemovalState, State
 from motoolsd.wire.cleaning import ApplyPlan, EmptyTrash, MakePlan, Undo
@@ -30,12 +31,12 @@ from tests.engine.cleaning import (
     write,
 )
 from tests.engine.conftest import OpenBench
-from tests.samples import put_dataset, put_model
+from tests.samples import clear, put_dataset, put_model
 
 
-async def trash_ids(cleaner: Cleaner) -> list[int]:
+async def trash_ids(asked: Cleaner) -> list[int]:
     """What can be put back."""
-    return [row.id async for page in cleaner.list_trash() for row in page.items]
+    return [row.id async for page in asked.list_trash() for row in page.items]
 
 
 async def test_plan_changes_nothing(bench: Bench) -> None:
@@ -130,30 +131,88 @@ async def test_undo_over_something_new_is_refused_whole(bench: Bench) -> None:
     assert await models(bench) == ["m1"]
 
 
+async def test_undo_onto_a_file_or_a_key_that_came_since_is_refused_whole(bench: Bench) -> None:
+    """Either is enough; once it is out of the way, everything comes back."""
+    for name in ("m1", "m2"):
+        await publish_model(bench, name)
+    before = files_below(bench.directory)
+    removal = (await remove(bench, Kind.MODEL)).removal_id
+    write(bench.directory, "runs/m2/new")
+    with pytest.raises(RequestError, match=r"nothing was: something lies at runs/m2\. Move that away"):
+        await undo(bench, removal)
+    assert (await models(bench), (bench.directory / "runs/m1").exists()) == ([], False)
+    (bench.directory / "runs/m2/new").unlink()
+    (bench.directory / "runs/m2").rmdir()
+    await bench.write(put_model("d", b"another", name="m1"))
+    with pytest.raises(RequestError, match=r"nothing was: model \S+ was stored again\. Move that away"):
+        await undo(bench, removal)
+    assert await models(bench) == ["another"]
+    await bench.write(clear(Kind.MODEL))
+    assert (await undo(bench, removal)).models == 2
+    assert files_below(bench.directory) == before
+
+
+async def test_undo_twice_is_one(bench: Bench) -> None:
+    """By its number, too; the one before it is another's turn."""
+    removals = []
+    for name in ("m1", "m2"):
+        await publish_model(bench, name)
+        removals.append((await remove(bench, Kind.MODEL)).removal_id)
+    assert (await undo(bench)).removal_id == removals[1]
+    with pytest.raises(EntryNotFound, match=f"nothing with number {removals[1]}"):
+        await undo(bench, removals[1])
+    assert (await undo(bench)).removal_id == removals[0]
+    assert sorted(await models(bench)) == ["m1", "m2"]
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean-ups work on two items at once."""
+    for module in (cleaner, removing):
+        monkeypatch.setattr(module, "ITEMS_AT_ONCE", 2)
+
+
+@pytest.mark.usefixtures("in_parts")
 async def test_cancelled_clean_up_can_be_undone(bench: Bench) -> None:
     """After the part under way; what it did so far is told when it is asked again."""
-    for number in range(150):
-        await publish_model(bench, f"m{number}")
+    for name in ("m1", "m2", "m3"):
+        await publish_model(bench, name)
     made = await plan(bench, Kind.MODEL)
     stream = bench.engine.cleaner.apply(ApplyPlan(plan_id=made.plan_id))
-    assert (await anext(stream)).done == 100  # type: ignore[union-attr]
+    assert (await anext(stream)).done == 2  # type: ignore[union-attr]
     await stream.aclose()
-    assert len(await models(bench)) == 50
+    assert len(await models(bench)) == 1
     told = await apply(bench, made.plan_id)
-    assert (told.models, told.is_complete) == (100, False)
+    assert (told.models, told.is_complete) == (2, False)
     await undo(bench, told.removal_id)
-    assert len(await models(bench)) == 150
+    assert len(await models(bench)) == 3
 
 
+@pytest.mark.usefixtures("in_parts")
+async def test_cancelled_clean_up_whose_room_is_freed_at_once_frees_what_it_took(bench: Bench) -> None:
+    """It stops as well, and says how far it came."""
+    for name in ("m1", "m2", "m3"):
+        await publish_model(bench, name)
+    made = await plan(bench, Kind.MODEL)
+    stream = bench.engine.cleaner.apply(ApplyPlan(plan_id=made.plan_id, to_trash=False))
+    await anext(stream)
+    await stream.aclose()
+    assert await trash_ids(bench.engine.cleaner) == []
+    assert len(files_below(bench.directory)) == 1
+    told = await apply(bench, made.plan_id, to_trash=False)
+    assert (told.removal_id, told.models, told.is_complete) == (0, 2, False)
+
+
+@pytest.mark.usefixtures("in_parts")
 async def test_undo_that_nobody_waits_for_comes_to_its_end(bench: Bench) -> None:
     """An entry is never half there."""
-    for number in range(150):
-        await publish_model(bench, f"m{number}")
+    for name in ("m1", "m2", "m3"):
+        await publish_model(bench, name)
     await remove(bench, Kind.MODEL)
     stream = bench.engine.cleaner.undo(Undo())
     await anext(stream)
     await stream.aclose()
-    assert len(await models(bench)) == 150
+    assert len(await models(bench)) == 3
     assert await trash_ids(bench.engine.cleaner) == []
 
 
@@ -184,16 +243,16 @@ async def test_trash_is_emptied(bench: Bench) -> None:
     for name in ("m1", "m2", "m3"):
         await publish_model(bench, name)
         await remove(bench, Kind.MODEL)
-    cleaner = bench.engine.cleaner
-    newest, middle, oldest = await trash_ids(cleaner)
+    asked = bench.engine.cleaner
+    newest, middle, oldest = await trash_ids(asked)
     with pytest.raises(EntryNotFound, match="trash list"):
-        await finish(cleaner.empty_trash(EmptyTrash(removal_ids=[middle, 99])))
-    assert await trash_ids(cleaner) == [newest, middle, oldest]
-    told = await finish(cleaner.empty_trash(EmptyTrash(removal_ids=[middle])))
+        await finish(asked.empty_trash(EmptyTrash(removal_ids=[middle, 99])))
+    assert await trash_ids(asked) == [newest, middle, oldest]
+    told = await finish(asked.empty_trash(EmptyTrash(removal_ids=[middle])))
     assert told.freed_bytes > 0
-    assert await trash_ids(cleaner) == [newest, oldest]
-    await finish(cleaner.empty_trash(EmptyTrash()))
-    assert (await trash_ids(cleaner), files_below(bench.directory)) == ([], {})
+    assert await trash_ids(asked) == [newest, oldest]
+    await finish(asked.empty_trash(EmptyTrash()))
+    assert (await trash_ids(asked), files_below(bench.directory)) == ([], {})
     with pytest.raises(EntryNotFound):
         await undo(bench, newest)
 
@@ -202,13 +261,28 @@ async def test_trash_expires(bench: Bench) -> None:
     """After its time, by the clock that does not jump; a wall clock set ahead changes nothing."""
     await publish_model(bench, "m1")
     await remove(bench, Kind.MODEL)
-    cleaner = bench.engine.cleaner
+    asked = bench.engine.cleaner
     bench.clock.wall_ahead_s = 30 * 86_400
-    assert await cleaner.trim_trash(None) == 0
+    assert await asked.trim_trash(None) == 0
     bench.clock.wall_ahead_s = 0
     await bench.clock.advance(7 * 86_400 + 1)
-    assert await cleaner.trim_trash(None) > 0
-    assert await trash_ids(cleaner) == []
+    assert await asked.trim_trash(None) > 0
+    assert await trash_ids(asked) == []
+
+
+async def test_trash_outlives_a_boot(bench: Bench) -> None:
+    """After another boot the wall clock counts, unless it was set since the daemon began."""
+    await publish_model(bench, "m1")
+    removal = (await remove(bench, Kind.MODEL)).removal_id
+    asked = bench.engine.cleaner
+    bench.clock.boot_id = "another"
+    assert await asked.trim_trash(None) == 0
+    bench.clock.wall_ahead_s = 8 * 86_400
+    assert (await asked.trim_trash(None), await trash_ids(asked)) == (0, [removal])
+    bench.clock.wall_ahead_s = 0
+    await bench.clock.advance(8 * 86_400)
+    assert await asked.trim_trash(None) > 0
+    assert await trash_ids(asked) == []
 
 
 async def test_trash_keeps_within_its_room(bench: Bench) -> None:
@@ -250,6 +324,9 @@ async def test_removal_that_had_not_begun_to_move_is_empty(open_bench: OpenBench
         await bench.engine.recover()
         assert await models(bench) == ["m1"]
         assert list(files_below(bench.directory)) == ["runs/m1/weights"]
+        assert await trash_ids(bench.engine.cleaner) == []
+        with pytest.raises(EntryNotFound, match="nothing to undo"):
+            await undo(bench)
 
 
 async def test_figures_follow_at_once(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.core.ports import DiskFull
+from motoolsd.core.ports import DiskFull, TreeError
 from motoolsd.engine.publishing import has_files
 from motoolsd.store.writes import BatchItem
 from motoolsd.wire.keys import Kind
@@ -87,6 +87,53 @@ async def test_full_disk_is_said_and_leaves_nothing(bench: Bench, monkeypatch: p
         await bench.engine.publishing.publish(put_staged(staged(bench.directory)))
     assert await bench.look_up("h") is None
     assert names_in(bench.directory / "datasets") == []
+
+
+async def test_path_that_cannot_be_looked_at_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is stored, and content that was brought with it is taken back."""
+
+    def refuse(path: bytes) -> None:
+        raise TreeError(path, "Input/output error")
+
+    monkeypatch.setattr(bench.files, "measure", refuse)
+    with pytest.raises(StorageFailed, match=r"datasets/h\.jsonl: Input/output error"):
+        await bench.engine.publishing.publish(put_staged(staged(bench.directory)))
+    assert await bench.look_up("h") is None
+    assert names_in(bench.directory / "datasets") == names_in(bench.directory / "staging") == []
+
+
+async def test_staged_name_is_a_name(bench: Bench) -> None:
+    """It leads nowhere else."""
+    (bench.directory / "secret").write_bytes(CONTENT)
+    staged(bench.directory)
+    for name in (b"../secret", b"..", b"a/b"):
+        with pytest.raises(StorageFailed, match="no name in staging"):
+            await bench.engine.publishing.publish(put_staged(name))
+    assert (bench.directory / "secret").exists()
+
+
+async def test_staging_that_cannot_be_cleared_keeps_no_daemon_from_starting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again at the next start; what can go goes."""
+    staged(bench.directory, "stuck")
+    staged(bench.directory, "left")
+    unstage = bench.files.unstage
+
+    def refuse(name: bytes) -> None:
+        if name == b"stuck":
+            raise TreeError(name, "Operation not permitted")
+        unstage(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.files, "unstage", refuse)
+        await bench.engine.recover()
+        assert names_in(bench.directory / "staging") == ["stuck"]
+        patch.setattr(bench.files, "abandoned", lambda: refuse(b"stuck"))
+        await bench.engine.recover()
+    assert caplog.text.count("Operation not permitted") == 2
+    await bench.engine.recover()
+    assert names_in(bench.directory / "staging") == []
 
 
 async def test_what_was_staged_and_is_gone_is_said(bench: Bench) -> None:

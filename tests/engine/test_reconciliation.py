@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from motoolsd.core.files import Measured
+from motoolsd.core.ports import TreeError
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import ListEntries
 from tests.engine.bench import Bench
@@ -46,6 +50,24 @@ async def test_older_layout_is_recognised(bench: Bench) -> None:
     assert owned["s3://bucket/s.json"] == (None, ())
     # The directory of this test is not called .motools: the relative spelling names another one.
     assert (found.num_orphans, owned[".motools/evals/m/t.json"]) == (1, (None, ()))
+
+
+async def test_log_that_cannot_be_looked_at_ends_no_scan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row may name anything; the others are adopted."""
+    measure = bench.files.measure
+
+    def refuse(path: bytes) -> Measured | None:
+        if path == b"evals/m/secret.json":
+            raise TreeError(path, "Permission denied")
+        return measure(path)
+
+    monkeypatch.setattr(bench.files, "measure", refuse)
+    for task in ("secret", "t"):
+        write(bench.directory, f"evals/m/{task}.json", 300)
+        await bench.write(put_evals({task: bytes(bench.directory / f"evals/m/{task}.json")}))
+    await sizes(bench, rescan=True)
+    owned = {files for _, files in (await rows(bench, Kind.EVAL)).values()}
+    assert owned == {(), (b"evals/m/t.json",)}
 
 
 async def test_what_is_adopted_goes_with_its_entry(bench: Bench) -> None:

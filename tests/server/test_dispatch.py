@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
+from motoolsd.adapters.filetree import DirectoryTree
+from motoolsd.core.files import Scan
+from motoolsd.core.ports import TreeError
+from motoolsd.engine import cleaner
 from motoolsd.wire.cleaning import (
     ApplyPlan,
     Cleaned,
@@ -36,6 +45,7 @@ from motoolsd.wire.messages import (
     DatasetPage,
     Drain,
     Draining,
+    EvalPage,
     Failure,
     Found,
     GetStatus,
@@ -48,7 +58,7 @@ from motoolsd.wire.messages import (
     Used,
 )
 from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
-from tests.samples import clear, put_dataset, request_key
+from tests.samples import clear, put_dataset, put_evals, request_key
 from tests.server.desk import Desk, Mailbox
 from tests.server.scripted import Conversation, lookup
 
@@ -357,3 +367,139 @@ async def test_client_that_left_stops_a_clean_up_between_two_parts(desk: Desk) -
     *_, told = await desk.ask(ApplyPlan(plan_id=made))
     assert isinstance(told, Cleaned)
     assert (told.datasets, told.is_complete) == (trash.items[0].entries, False)
+
+
+async def count(desk: Desk) -> int:
+    """Datasets."""
+    pages = await desk.ask(ListEntries(kind=Kind.DATASET))
+    return sum(len(page.items) for page in pages if isinstance(page, DatasetPage))
+
+
+async def leave(desk: Desk, request: Request) -> None:
+    """Ask, and be gone by the first part of the answer."""
+    gone = Mailbox()
+    gone.is_gone = True
+    assert desk.dispatcher.dispatch(gone, 7, request) is None
+    with anyio.fail_after(10):
+        while not gone.replies:
+            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+    assert (len(gone.replies), gone.finished.is_set()) == (1, False)
+
+
+async def test_client_that_left_does_not_stop_an_undo(desk: Desk) -> None:
+    """All of it, or nothing."""
+    for number in range(250):
+        await desk.ask(put_dataset(f"d{number}"))
+    await desk.ask(ApplyPlan(plan_id=await plan_id(desk, Kind.DATASET)))
+    await leave(desk, Undo())
+    # Clean-ups take turns: what comes next finds everything back.
+    (failure,) = await desk.ask(Undo())
+    assert isinstance(failure, Failure)
+    assert failure.code == ErrorCode.NOT_FOUND
+    assert await count(desk) == 250
+
+
+async def test_client_that_left_stops_a_plan_and_a_verification(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They change nothing; the next one is not held up."""
+    monkeypatch.setattr(cleaner, "PAGE_ITEMS", 1)
+    for name in "abc":
+        await desk.ask(put_dataset(name))
+    await leave(desk, MakePlan(criteria=Criteria(kinds=(Kind.DATASET,))))
+    await leave(desk, Verify())
+    *_, done = await desk.ask(ApplyPlan(plan_id=await plan_id(desk, Kind.DATASET)))
+    assert isinstance(done, Cleaned)
+    assert done.datasets == 3
+
+
+async def test_client_that_left_stops_the_scan_it_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And nobody else's request: it is no defect."""
+    stopped = threading.Event()
+
+    def scan(_tree: DirectoryTree, _owned: object, *, is_stopped: Callable[[], bool], **_: object) -> Scan:
+        while not is_stopped():
+            time.sleep(0.001)
+        stopped.set()
+        return Scan()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryTree, "scan", scan)
+        await leave(desk, GetSizes(rescan=True))
+        assert await anyio.to_thread.run_sync(stopped.wait, 10)
+    assert isinstance((await desk.ask(GetSizes(rescan=True)))[-1], Sizes)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("request_", [GetSizes(rescan=True), Verify(), MakePlan(criteria=Criteria(orphans=True))])
+async def test_disk_that_refuses_is_told_by_its_code(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, request_: Request
+) -> None:
+    """It is no defect of ours."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TreeError(b".", "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryTree, "scan", refuse)
+        *_, failure = await desk.ask(request_)
+    assert isinstance(failure, Failure)
+    assert (failure.code, "Too many open files" in failure.message) == (ErrorCode.STORAGE_FAILED, True)
+
+
+async def test_trash_is_handled_by_numbers(desk: Desk) -> None:
+    """Each clean-up is one; what stands in the way of an undo is an invalid request."""
+    numbers = []
+    for name in "ab":
+        await desk.ask(put_dataset(name))
+        *_, done = await desk.ask(ApplyPlan(plan_id=await plan_id(desk, Kind.DATASET)))
+        assert isinstance(done, Cleaned)
+        numbers.append(done.removal_id)
+    *_, emptied = await desk.ask(EmptyTrash(removal_ids=numbers[1:]))
+    assert emptied == Cleaned()
+    await desk.ask(put_dataset("a"))
+    (failure,) = await desk.ask(Undo(removal_id=numbers[0]))
+    assert isinstance(failure, Failure)
+    assert (failure.code, "was stored again" in failure.message) == (ErrorCode.INVALID_REQUEST, True)
+    await desk.ask(clear(Kind.DATASET))
+    *_, back = await desk.ask(Undo(removal_id=numbers[0]))
+    assert isinstance(back, Cleaned)
+    assert (back.removal_id, back.datasets) == (numbers[0], 1)
+
+
+async def test_repair_is_told_and_can_be_undone(desk: Desk, tmp_path: Path) -> None:
+    """A row whose file is gone goes to the trash."""
+    log = tmp_path / "evals/t.json"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"log")
+    put = put_evals({"t": bytes(log)})
+    put = msgspec.structs.replace(put, files={"t": b"evals/t.json"})
+    assert await desk.ask(put) == [Stored()]
+    log.unlink()
+    found = [part for part in await desk.ask(Verify(repair=True)) if isinstance(part, FindingPage)]
+    assert [(one.problem, one.repaired) for page in found for one in page.items] == [("missing", True)]
+    *_, back = await desk.ask(Undo())
+    assert isinstance(back, Cleaned)
+    assert back.evals == 1
+
+
+async def test_files_that_no_entry_may_own_are_refused(desk: Desk) -> None:
+    """As an invalid request, and nothing is stored."""
+    for path in (b"cache.db", b"evals/../cache.db", b"evals/missing.json"):
+        put = msgspec.structs.replace(put_evals({"t": b"l"}), request_key=request_key(), files={"t": path})
+        (failure,) = await desk.ask(put)
+        assert isinstance(failure, Failure)
+        assert failure.code == ErrorCode.INVALID_REQUEST
+    assert await desk.ask(ListEntries(kind=Kind.EVAL)) == [EvalPage(items=[], is_last=True)]
+
+
+async def test_process_that_cannot_be_seen_cannot_use(desk: Desk) -> None:
+    """Its end could not be told."""
+    mailbox = Mailbox()
+    mailbox.peer_pid = 0
+    assert desk.dispatcher.dispatch(mailbox, 7, Use(use_id=USE, kind=Kind.DATASET, keys=["d"])) is None
+    await mailbox.finished.wait()
+    (failure,) = mailbox.replies
+    assert isinstance(failure, Failure)
+    assert (failure.code, "pin them instead" in failure.message) == (ErrorCode.INVALID_REQUEST, True)
