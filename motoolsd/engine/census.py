@@ -100,6 +100,7 @@ class Census:
         self._lock = anyio.Lock()
         self._begun = 0
         self._ended = 0
+        self._is_scanning = False
         self._progress = 0
         self._orphans: dict[bytes, Orphan] = {}
         self._unowned: dict[bytes, Orphan] = {}
@@ -164,7 +165,7 @@ class Census:
         yield Sizes(
             categories=figures.categories,
             as_of=figures.as_of,
-            is_scanning=self._begun > self._ended,
+            is_scanning=self._is_scanning,
             orphans=figures.orphans,
             num_orphans=figures.num_orphans,
             num_dangling=figures.num_dangling,
@@ -219,8 +220,12 @@ class Census:
             began_s = self._clock.monotonic_s()
             began_ns = int(self._clock.moment().wall_s * 1e9)
             self._is_disturbed = False
-            owned = await self._reconciliation.owned()
-            scan = await self._scan(list(owned))
+            self._is_scanning = True
+            try:
+                owned = await self._reconciliation.owned()
+                scan = await self._scan(list(owned))
+            finally:
+                self._is_scanning = False
             duration_s = self._clock.monotonic_s() - began_s
             self._take(scan, duration_s)
             self._scanned_ns = began_ns
@@ -342,7 +347,7 @@ class Census:
             self._add(TRASH, -size_bytes, -allocated_bytes)
 
     def _add(self, category: str, size_bytes: int, allocated_bytes: int) -> None:
-        self._is_disturbed = self._is_disturbed or self._begun > self._ended
+        self._is_disturbed = self._is_disturbed or self._is_scanning
         new = _added(self._figures.categories.get(category, Size()), size_bytes, allocated_bytes)
         self._figures.categories = {**self._figures.categories, category: new}
 

@@ -358,3 +358,16 @@ async def test_dangling_entries_are_counted(bench: Bench) -> None:
     assert (await sizes(bench, rescan=True)).num_dangling == 0
     assert (await bench.engine.stats()).num_models == 0
     assert await bench.look_up("any", Kind.DATASET) is None
+
+
+async def test_scan_that_was_left_is_not_under_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the end of what nobody does; while it is done, it is said."""
+    census = bench.engine.census
+    monkeypatch.setattr(census, "_scan", lambda _owned: anyio.sleep_forever())
+    async with anyio.create_task_group() as group:
+        group.start_soon(census.rescan)
+        await anyio.wait_all_tasks_blocked()
+        assert (await sizes(bench)).is_scanning
+        group.cancel_scope.cancel()
+    monkeypatch.undo()
+    assert not (await sizes(bench)).is_scanning
