@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,11 +22,40 @@ from motools.cli.options import Result
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 Run = Callable[..., Outcome]
+THREADS_LEFT_S = 20.0
 SENT_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+def alone() -> None:
+    """Wait until no thread of an earlier test is left (trio's idle ones live for ten seconds).
+
+    A signal that is sent to us is for any thread that does not hold it back: it would end pytest.
+    """
+    ends_s = time.monotonic() + THREADS_LEFT_S
+    while takers := _threads_that_take_signals():
+        assert time.monotonic() < ends_s, takers
+        time.sleep(0.05)
+
+
+def _threads_that_take_signals() -> list[str]:
+    """The status of every other thread that does not hold back what these tests send."""
+    takers = []
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) == threading.get_native_id():
+            continue
+        try:
+            status = (task / "status").read_text()
+        except OSError:
+            continue  # it has ended
+        (blocked,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk"))
+        if not all(blocked >> (number - 1) & 1 for number in SENT_SIGNALS):
+            takers.append(status)
+    return takers
+
+
+@pytest.fixture
+def run(alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Runs a shell's script under a lease that can always be joined; no temporary directory may stay."""
     monkeypatch.setattr(execution, "join_lease", lambda _directory, _claim_id: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
