@@ -187,21 +187,24 @@ def _repeat(operation: Callable[[], None], gate: Gate, seconds: float) -> Part:
     now = _now
     start_s = gate.wait()
     end_s, last_s = start_s + seconds, now()
-    while last_s < end_s:
+    while True:
+        # At least one: a worker that was woken too late for its slice has something to tell, too.
         operation()
         done_s = now()
         latencies.append(done_s - last_s)
         last_s = done_s
-    # A worker that was woken too late for its slice has nothing to tell; dividing by zero would tell less.
-    return Part(len(latencies), max(last_s - start_s, 1e-9), thinned(latencies))
+        if last_s >= end_s:
+            return Part(len(latencies), last_s - start_s, thinned(latencies))
 
 
 def _changes(name: str, session: Session, questions: list[Question]) -> Callable[[], None]:
     """Writes, and lookups of what others write meanwhile: every value under a key begins alike."""
     ask, get, put = cycle(questions).__next__, session.get, session.put
     serials = iter(range(1 << 62)).__next__
-    # Once before the clock starts: connecting is not writing.
+    # Once before the clock starts: connecting is not writing, nor is learning who writes, which is sent only once.
     get(questions[0].key)
+    if questions[0].is_write:
+        put(questions[0].key, f"{questions[0].value}-{serials():x}")
 
     def operation() -> None:
         key, value, is_write = ask()

@@ -17,6 +17,7 @@ from bench.scenarios import million, sizes
 from bench.workloads import MANY, SOME
 
 WARM, COLD, ASYNC_WARM, ASYNC_COLD = "motoolsd, warm", "motoolsd, cold", "motoolsd async, warm", "motoolsd async, cold"
+BARE, LABELLED = "motoolsd, bare", "motoolsd, labelled"
 OLDER, REDIS, REDIS_ASYNC = "older way", "redis", "redis.asyncio"
 
 
@@ -65,6 +66,7 @@ def _warm() -> list[Requirement]:
     return [
         _ratio(f"{what} / redis-py + hiredis", "hits", WARM, REDIS, least=100),
         _ratio(f"{what} / LMDB in process", "hits", WARM, "lmdb", least=2),
+        _ratio(f"{what}, labels and version / without", "hits", LABELLED, WARM, least=0.9),
         _ratio(f"{what} / diskcache", "hits", WARM, "diskcache", least=20),
         _ratio(f"{what}, `await` / redis.asyncio", "hits", ASYNC_WARM, REDIS_ASYNC, least=40),
     ]
@@ -87,6 +89,9 @@ def _writes() -> list[Requirement]:
         what = f"durable writes, {processes} processes"
         for peer, least in (("redis, AOF always", redis), (OLDER, older), (f"{OLDER}, WAL", None)):
             lines.append(_ratio(f"{what} / {peer}", "writes", COLD, peer, processes=processes, least=least))
+        recording = f"{what}, recording who / not"
+        lines.append(_ratio(recording, "writes", COLD, BARE, processes=processes, least=0.9))
+        lines.append(_ratio(f"{recording}, labels", "writes", LABELLED, BARE, processes=processes, least=None))
     return lines
 
 

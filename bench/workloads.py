@@ -42,7 +42,7 @@ BLOCKING: Final = (
     "older way",
     "older way, WAL",
 )
-LOOKING: Final = (*BLOCKING, "motoolsd async, warm", "redis.asyncio")
+LOOKING: Final = (*BLOCKING, "motoolsd, labelled", "motoolsd async, warm", "redis.asyncio")
 SOME, MANY = 8, 32
 SCALING: Final = (1, SOME, MANY)
 
@@ -94,7 +94,7 @@ WORKLOADS: Final = (
         name="writes",
         says="New entries, each as durable as the peer's line above says before the next is written.",
         processes=(SOME, MANY),
-        peers=(*DURABLE, "motoolsd, normal", "diskcache"),
+        peers=(*DURABLE, "motoolsd, normal", "motoolsd, bare", "motoolsd, labelled", "diskcache"),
         writes_percent=100,
         slices=2.0,
     ),

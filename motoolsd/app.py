@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -23,26 +23,33 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+from motoolsd.adapters.ballast import BallastFile
 from motoolsd.adapters.clock import SystemClock
 from motoolsd.adapters.directory import CacheDirectory, open_directory
 from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
+from motoolsd.adapters.replacement import finish_replacement
 from motoolsd.adapters.socket import open_listener, peer_credentials
 from motoolsd.adapters.stamps import Stamps, map_stamps
-from motoolsd.core.errors import RequestError
+from motoolsd.core.errors import NoRoom, RequestError
 from motoolsd.core.settings import Settings, parse_settings
 from motoolsd.core.slots import ALL, Slots
+from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.index import Index
+from motoolsd.engine.reserve import Reserve
 from motoolsd.engine.writer import Writer
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.server.listener import Listener
+from motoolsd.store.allocation import stop_counting
 from motoolsd.store.connection import SQLITE_VERSION
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import Store, open_store
-from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_usage_flush
+from motoolsd.tasks.backups import run_backups
+from motoolsd.tasks.records import run_folding, run_signing
+from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_reserve, run_usage_flush
 from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
 from motoolsd.wire.names import CONFIG, RUNS, SOCKET
 from motoolsd.wire.version import __version__
@@ -54,7 +61,17 @@ RESERVED_DESCRIPTORS = 64
 
 
 RELOADABLE = frozenset(
-    {"durability", "idle_timeout_s", "max_size", "low_water", "min_free", "trash_keep", "trash_share"}
+    {
+        "backup_interval",
+        "backups_keep",
+        "durability",
+        "idle_timeout_s",
+        "low_water",
+        "max_size",
+        "min_free",
+        "trash_keep",
+        "trash_share",
+    }
 )
 """Settings that take effect on SIGHUP; the others are read once, at the start."""
 
@@ -117,15 +134,48 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
         for note in directory.notes:
             logger.warning("%s", note)
         settings = _read_settings(directory, options)
-        backup = await anyio.to_thread.run_sync(prepare_database, directory.database, directory.names_in(RUNS))
-        if backup is not None:
-            logger.info("cache.db was migrated; what it was before lies in %s", backup)
+        await _finish_restore(directory)
+        stop_counting()
+        reserve = Reserve(BallastFile(directory), settings.ballast_bytes)
         # Opened before any task group: what keeps the socket from being made is one error, not a group of them.
-        async with open_store(directory.database, synchronous=settings.durability.upper()) as store:
-            with open_listener(directory, backlog=settings.backlog) as listening:
-                daemon = _build(directory, lock, stamps, store, settings, options, clock)
-                await _serve(daemon, listening, readiness)
+        async with AsyncExitStack() as opened:
+            store, listening = await _open(opened, directory, settings, reserve)
+            with suppress(RequestError):  # the look that follows soon says so
+                await reserve.keep()
+            daemon = _build(directory, lock, stamps, store, settings, options, clock, reserve)
+            await _serve(daemon, listening, readiness)
     logger.info("stopped")
+
+
+async def _open(
+    opened: AsyncExitStack, directory: CacheDirectory, settings: Settings, reserve: Reserve
+) -> tuple[Store, socket.socket]:
+    """Open database and socket; on a full disk once more, with the room that is kept for that."""
+
+    async def attempt() -> tuple[Store, socket.socket]:
+        async with AsyncExitStack() as attempted:
+            backup = await anyio.to_thread.run_sync(prepare_database, directory.database, directory.names_in(RUNS))
+            if backup is not None:
+                logger.info("cache.db was migrated; what it was before lies in %s", backup)
+            opening = open_store(directory.database, synchronous=settings.durability.upper())
+            store = await attempted.enter_async_context(opening)
+            listening = attempted.enter_context(open_listener(directory, backlog=settings.backlog))
+            await opened.enter_async_context(attempted.pop_all())
+            return store, listening
+
+    try:
+        return await attempt()
+    except NoRoom:
+        if not reserve.release_to_start():
+            raise
+    return await attempt()
+
+
+async def _finish_restore(directory: CacheDirectory) -> None:
+    """Bring to its end what a `restore-backup` that was killed had decided."""
+    replaced = await run_on_disk(partial(finish_replacement, directory))
+    if replaced is not None:
+        logger.warning("an interrupted restore was brought to its end; what was replaced: %s", os.fsdecode(replaced))
 
 
 def _read_settings(directory: CacheDirectory, options: Options) -> Settings:
@@ -153,6 +203,7 @@ class Parts(NamedTuple):
     slots: Slots
     listener: Listener
     running: Running
+    reserve: Reserve
 
 
 def _build(
@@ -163,11 +214,13 @@ def _build(
     settings: Settings,
     options: Options,
     clock: SystemClock,
+    reserve: Reserve,
 ) -> Parts:
     index = Index(settings.index_entries_max)
     # Random, so that the numbers of an earlier daemon do not come back; small enough never to overflow.
     slots = Slots(secrets.randbits(62), None if stamps is None else stamps.numbers)
-    writer = Writer(store, index, slots, clock, queue_max=settings.writer_queue_max, batch_max=settings.batch_max)
+    limits = {"queue_max": settings.writer_queue_max, "batch_max": settings.batch_max}
+    writer = Writer(store, index, slots, clock, **limits, make_room=reserve.release)
     files = DirectoryTree(directory)
     processes = SystemProcesses()
     users = SystemProcesses()
@@ -192,7 +245,20 @@ def _build(
     )
     running = Running(directory, listener, settings, options)
     return Parts(
-        directory, lock, store, settings, options, clock, writer, engine, processes, users, slots, listener, running
+        directory,
+        lock,
+        store,
+        settings,
+        options,
+        clock,
+        writer,
+        engine,
+        processes,
+        users,
+        slots,
+        listener,
+        running,
+        reserve,
     )
 
 
@@ -204,7 +270,10 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         gc.freeze()
         readiness.say_ready()
 
-    await parts.store.forget_old_replies(parts.clock.utc_text())
+    try:
+        await parts.store.forget_old_replies(parts.clock.utc_text())
+    except NoRoom as error:
+        logger.warning("replies that are older than any retry stay for now: %s", error.message)
     parts.engine.claims.start(*await parts.store.leases())
     async with anyio.create_task_group() as writing:
         writing.start_soon(parts.writer.run)
@@ -244,6 +313,10 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     group.start_soon(run_usage_flush, engine, clock, settings.usage_flush_s)
     group.start_soon(engine.census.run_scans, settings.scan_interval_s)
     group.start_soon(run_budget, engine.budget, clock, settings.budget_interval_s)
+    group.start_soon(run_reserve, parts.reserve, clock, settings.budget_interval_s)
+    group.start_soon(run_signing, engine.nearest, clock, settings.budget_interval_s)
+    group.start_soon(run_folding, engine.reporting, clock)
+    group.start_soon(run_backups, engine.backups, clock)
     group.start_soon(run_pins, engine.protection, clock, settings.budget_interval_s)
     group.start_soon(run_checkpoints, engine, parts.store, clock, interval_s)
     if running.idle_timeout_s:

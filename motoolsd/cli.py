@@ -1,11 +1,12 @@
-"""`motoolsd serve`: options, log, exit code.
+"""`motoolsd serve`, `motoolsd doctor` and `motoolsd restore-backup`: options, log, exit code.
 
-Layer: cli, the topmost. Imports app.
+Layer: cli, the topmost. Imports app, doctor and restoration.
 Invariant: whatever keeps the daemon from starting is said once: to the starter's pipe, to the log, to stderr.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
+import msgspec
 import typer
 
 from motoolsd.adapters.directory import CacheDirectory
+from motoolsd.adapters.logfile import LogFile
 from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.app import Options, run_daemon
 from motoolsd.core.errors import AlreadyRunning, RequestError, StartFailed
+from motoolsd.doctor import examine, mend
+from motoolsd.restoration import attempt
+from motoolsd.wire.diagnosis import DIRECT_MENDS, Mend
 from motoolsd.wire.names import LOG
 from motoolsd.wire.version import __version__
 
@@ -29,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 
 
@@ -84,6 +91,65 @@ def serve(
     raise typer.Exit(_run(options, readiness, in_foreground=not background))
 
 
+@app.command()
+def doctor(
+    *,
+    cache_dir: Annotated[
+        Path, typer.Option("--cache-dir", "-d", envvar="MOTOOLS_CACHE_DIR", help="The directory to look at.")
+    ] = Path(".motools"),
+    deep: Annotated[bool, typer.Option("--deep", help="Read the content of datasets, too.")] = False,
+    mends: Annotated[
+        list[Mend] | None, typer.Option("--mend", help="Mend this instead: permissions, leftovers or stamps.")
+    ] = None,
+) -> None:
+    """Look at everything in a cache directory, beside a daemon or without one, and print it as JSON.
+
+    Nothing is changed without --mend. `motools cache doctor` shows it for people, and mends more.
+
+    Example: motoolsd doctor --cache-dir .motools
+    """
+    path = os.path.abspath(cache_dir)
+    if mends is None:
+        found = examine(path, deep=deep)
+        typer.echo(msgspec.json.encode(found))
+        return
+    if unfit := set(mends) - DIRECT_MENDS:
+        raise typer.BadParameter(f"{', '.join(sorted(unfit))}: that needs a daemon; see `motools cache doctor --fix`")
+    typer.echo(msgspec.json.encode(mend(path, mends)))
+
+
+@app.command(name="restore-backup")
+def restore_backup(
+    file: Annotated[str | None, typer.Argument(help="A backup; else the newest of the daemon's own.")] = None,
+    *,
+    cache_dir: Annotated[
+        Path, typer.Option("--cache-dir", "-d", envvar="MOTOOLS_CACHE_DIR", help="The directory to restore.")
+    ] = Path(".motools"),
+    is_list: Annotated[bool, typer.Option("--list", help="Only show the daemon's own backups.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be replaced by what.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON text; paths are base64.")] = False,
+) -> None:
+    """Put a backup into the place of cache.db, while no daemon runs; `motools cache restore-backup` sees to that.
+
+    The present database is set aside as cache.db.replaced-TIME, never removed.
+
+    Example: motoolsd restore-backup --cache-dir .motools /backups/cache.db
+    """
+    arm(os.environ)
+    done = attempt(os.path.abspath(cache_dir), file, is_list=is_list, is_plan=dry_run)
+    if as_json:
+        typer.echo(msgspec.json.encode(done))
+    elif done.code:
+        typer.echo(f"motoolsd: {done.message}", err=True)
+    else:
+        for one in done.backups or [one for one in (done.chosen,) if one is not None]:
+            entries = one.problem or f"{one.datasets} datasets, {one.models} models, {one.evals} evals"
+            typer.echo(f"{os.fsdecode(one.path)}: made {one.made_at}, {one.size_bytes} bytes, {entries}")
+        if done.replaced:
+            typer.echo(f"what was replaced: {os.fsdecode(done.replaced)}")
+    raise typer.Exit(1 if done.code else 0)
+
+
 def _run(options: Options, readiness: ReadinessPipe, *, in_foreground: bool) -> int:
     try:
         anyio.run(
@@ -121,11 +187,15 @@ def _open_log(directory: CacheDirectory, *, in_foreground: bool) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(LOG, flags, 0o600, dir_fd=directory.descriptor)
+        handlers: list[logging.Handler] = [LogFile(descriptor)]
     except OSError as error:
-        message = f"{directory.path}/{LOG} cannot be opened: {error.strerror}"
-        raise StartFailed(message) from error
-    handlers: list[logging.Handler] = [logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))]
-    if in_foreground:
+        if error.errno not in _NO_ROOM:
+            message = f"{directory.path}/{LOG} cannot be opened: {error.strerror}"
+            raise StartFailed(message) from error
+        # A log is no reason not to serve.
+        handlers = []
+        directory.notes.append(f"there is no log: {LOG} cannot be made ({error.strerror})")
+    if in_foreground or not handlers:
         handlers.append(logging.StreamHandler(sys.stderr))
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers)
 

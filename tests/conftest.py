@@ -16,6 +16,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Said before anything imports numpy: OpenBLAS starts a thread on import, and a thread takes signals that tests send us.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A failing example is printed with the line that reproduces it; a slow machine is no failure.
 settings.register_profile("motoolsd", deadline=None, print_blob=True)
 settings.load_profile("motoolsd")

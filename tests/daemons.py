@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from motoolsd.wire.names import LOG, SOCKET
 from motoolsd.wire.readiness import Readiness
 from motoolsd.wire.session import ClientSession
 
+ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 15.0
 """Longer than anything here takes on a busy machine."""
 
@@ -26,11 +28,15 @@ TIMEOUT_S = 15.0
 class BlockingGuest:
     """A client without a loop."""
 
-    def __init__(self, directory: Path) -> None:
-        """Connect and say hello."""
+    def __init__(self, directory: Path, name: str = SOCKET) -> None:
+        """Connect to a socket of the directory and say hello."""
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(str(directory / SOCKET))
+        descriptor = os.open(directory, os.O_PATH)
+        try:
+            self.socket.connect(f"/proc/self/fd/{descriptor}/{name}")  # the path itself may be too long
+        finally:
+            os.close(descriptor)
         self.session = ClientSession()
         self.socket.sendall(self.session.hello(Hello(protocol=PROTOCOL, version="0.1.0")))
         self.receive()
@@ -57,13 +63,30 @@ class BlockingGuest:
 class DaemonProcess:
     """`motoolsd serve`, started and heard out."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
-        """Start it; `readiness` is what it says to its starter."""
+    def __init__(
+        self, directory: Path, *options: str, bug: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it; `readiness` is what it says to its starter.
+
+        Args:
+            directory: to serve.
+            options: of `motoolsd serve`.
+            bug: one of `tests.faults.planted`.
+            environment: beside ours.
+        """
         self.directory = directory
         reader, writer = os.pipe()
-        command = [sys.executable, "-P", "-m", "motoolsd", "serve", "-d", str(directory), "--ready-fd", str(writer)]
+        module = ["motoolsd"] if bug is None else ["tests.faults.planted", bug]
+        command = [sys.executable, "-P", "-m", *module, "serve", "-d", str(directory), "--ready-fd", str(writer)]
+        # No pipe: a daemon under attack may say more than one holds, and would wait for a reader.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._words = ""
         self.process = subprocess.Popen(
-            [*command, *options], pass_fds=[writer], stderr=subprocess.PIPE, text=True, cwd="/"
+            [*command, *options],
+            pass_fds=[writer],
+            stderr=self._said,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         )
         os.close(writer)
         self.readiness = _read_readiness(reader)
@@ -86,8 +109,17 @@ class DaemonProcess:
 
     def wait(self) -> tuple[int, str]:
         """Wait for its end: exit code, and what it said on stderr."""
-        _, said = self.process.communicate(timeout=TIMEOUT_S)
-        return self.process.returncode, said
+        self.process.wait(TIMEOUT_S)
+        if not self._said.closed:
+            self._said.seek(0)
+            self._words = self._said.read().decode(errors="replace")
+            self._said.close()
+        return self.process.returncode, self._words
+
+    def kill(self) -> None:
+        """End it as the kernel does, and wait."""
+        self.process.kill()
+        self.wait()
 
     def stop(self) -> tuple[int, str]:
         """Ask it to end, and wait."""
@@ -114,9 +146,11 @@ def _read_readiness(reader: int) -> Readiness | None:
 
 
 @contextmanager
-def running(directory: Path, *options: str) -> Iterator[DaemonProcess]:
+def running(
+    directory: Path, *options: str, bug: str | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[DaemonProcess]:
     """A daemon that is ready; ended when the block is left, whatever happened in it."""
-    daemon = DaemonProcess(directory, *options)
+    daemon = DaemonProcess(directory, *options, bug=bug, environment=environment)
     try:
         assert daemon.readiness is not None, daemon.wait()
         assert daemon.readiness.failure is None, daemon.readiness

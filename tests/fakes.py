@@ -162,6 +162,10 @@ class GatedSource:
         self._wait(self._store.shown_gate)
         self._source.done(outcomes)
 
+    def make_room(self) -> bool:
+        """As the source does."""
+        return self._source.make_room()
+
     def _wait(self, gate: threading.Event | None) -> None:
         assert gate is None or gate.wait(GATE_TIMEOUT_S), "nobody opened the gate"
 

@@ -20,6 +20,7 @@ from motoolsd.store.ownership import OwnedFile, Publication
 from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
 from motoolsd.store.writes import BatchItem
+from motoolsd.wire.filters import Filters
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Clear, ClearAll, PutDataset, PutEvals, PutModel, RequestKey
 
@@ -88,9 +89,20 @@ def clear(
     model_ids: list[str] | None = None,
     task_ids: list[str] | None = None,
     force: bool = False,
+    filters: Filters | None = None,
+    downstream: bool = False,
 ) -> Clear:
     """A Clear."""
-    return Clear(request_key=request_key(), kind=kind, keys=keys, model_ids=model_ids, task_ids=task_ids, force=force)
+    return Clear(
+        request_key=request_key(),
+        kind=kind,
+        keys=keys,
+        model_ids=model_ids,
+        task_ids=task_ids,
+        force=force,
+        filters=filters,
+        downstream=downstream,
+    )
 
 
 def clear_all(*, force: bool = False) -> ClearAll:
@@ -122,6 +134,14 @@ def execute(database: str | Path, script: str) -> None:
         connection.executescript(script)
 
 
+def insert(database: str | Path, dataset_hash: str, file_id: str) -> None:
+    """A dataset that another program has stored."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO dataset_files (dataset_hash, file_id) VALUES (?, ?)", (dataset_hash, file_id)
+        )
+
+
 def query(database: str | Path, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     """What somebody sees in a database by hand."""
     with closing(sqlite3.connect(database)) as connection:
@@ -148,6 +168,10 @@ class Batches:
     def done(self, outcomes: Sequence[Outcome]) -> None:
         """Remember."""
         self.told.append(outcomes)
+
+    def make_room(self) -> bool:
+        """There is nothing to let go of."""
+        return False
 
 
 async def commit(store: Store, *items: BatchItem) -> Sequence[Outcome]:

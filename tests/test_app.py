@@ -13,13 +13,13 @@ import pytest
 
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared, Drain, Draining, Found, GetStatus, Lookup, Status, Stored
-from motoolsd.wire.names import CONFIG, LOCK, LOG, SOCKET, STAMPS
+from motoolsd.wire.names import BALLAST, BALLAST_SPARES, CONFIG, LOCK, LOG, SOCKET, STAMPS
 from tests.daemons import TIMEOUT_S, BlockingGuest, DaemonProcess, running, wait_for_end
 from tests.samples import as_retry, clear, execute, make_old_database, put_dataset, query
 
 pytestmark = pytest.mark.slow
 
-PARTS = {"cache.db", "datasets", "evals", "runs", LOCK, LOG, STAMPS}
+PARTS = {"cache.db", "datasets", "evals", "runs", LOCK, LOG, STAMPS, BALLAST, *BALLAST_SPARES}
 """What a stopped daemon leaves in its directory."""
 
 

@@ -1,4 +1,4 @@
-"""`motoolsd serve`: what it says to its starter, to its log, to stderr, and with which exit code."""
+"""`motoolsd`: what it says to its starter, to its log, to stdout and stderr, and with which exit code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from motoolsd.wire.diagnosis import Diagnosis, Mended, Verdict
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import GetStatus, Status
 from motoolsd.wire.names import CONFIG, LOG, SOCKET
@@ -143,3 +145,35 @@ def test_relative_directory_is_taken_from_where_one_stands(cache_dir: Path) -> N
     link.symlink_to(cache_dir)
     with running(link) as daemon:
         assert f"serves {link}," in daemon.log
+
+
+def test_doctor_prints_json_and_makes_nothing(cache_dir: Path) -> None:
+    """Exit code 0, whatever it finds; what needs a daemon it does not mend."""
+    done = motoolsd("doctor", "-d", str(cache_dir))
+    assert done.returncode == 0
+    assert msgspec.json.decode(done.stdout, type=Diagnosis).checks[0].status is Verdict.PROBLEM
+    assert not cache_dir.exists()
+    cache_dir.mkdir()
+    cache_dir.chmod(0o777)
+    done = motoolsd("doctor", "-d", str(cache_dir), "--mend", "permissions")
+    assert msgspec.json.decode(done.stdout, type=list[Mended])[0].is_done
+    assert cache_dir.stat().st_mode & 0o777 == 0o755
+    refused = motoolsd("doctor", "-d", str(cache_dir), "--mend", "start")
+    assert refused.returncode == 2
+    assert "motools cache doctor --fix" in refused.stderr
+
+
+def test_restore_says_what_it_did(cache_dir: Path) -> None:
+    """Without `--json` in words; a refusal on stderr, with exit code 1, while a daemon runs among others."""
+    with running(cache_dir):
+        refused = motoolsd("restore-backup", "-d", str(cache_dir), str(cache_dir / "cache.db"))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "served by another daemon" in refused.stderr
+    shown = motoolsd("restore-backup", "-d", str(cache_dir), "--dry-run", str(cache_dir / "cache.db"))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "0 datasets, 0 models, 0 evals" in shown.stdout
+    done = motoolsd("restore-backup", "-d", str(cache_dir), str(cache_dir / "cache.db"))
+    assert done.returncode == 0
+    (aside,) = [path for path in cache_dir.glob("cache.db.replaced-*") if path.name.endswith("Z")]
+    assert f"what was replaced: {aside}" in done.stdout
+    assert motoolsd("restore-backup", "-d", str(cache_dir), "--list").returncode == 0

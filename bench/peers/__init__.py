@@ -6,7 +6,7 @@ from typing import Final
 
 from bench.peers.embedded import DiskCache, Lmdb
 from bench.peers.memcached import Memcached
-from bench.peers.motools import AsyncCold, AsyncWarm, Cold, Normal, Warm
+from bench.peers.motools import AsyncCold, AsyncWarm, Bare, Cold, Labelled, Normal, Warm
 from bench.peers.protocol import AsyncSession, Peer, Session, Store
 from bench.peers.redis import Redis, RedisAsync, RedisAsyncSingle, RedisOnDisk
 from bench.peers.sqlite import KeptConnection, OlderWay, OlderWayOnLog
@@ -17,6 +17,8 @@ _ALL: Final[tuple[Peer, ...]] = (
     Warm(),
     Cold(),
     Normal(),
+    Bare(),
+    Labelled(),
     AsyncWarm(),
     AsyncCold(),
     Redis(),

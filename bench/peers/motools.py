@@ -80,14 +80,19 @@ class Cold:
     durability = "disk: write-ahead log, synchronous=FULL, group commit"
     remembers = False
     store = FULL
+    client = SyncCache
 
     def available(self) -> str | None:
         """It always is."""
         return None
 
+    def options(self) -> dict[str, Any]:
+        """How the client is made."""
+        return options_for(is_warm=self.remembers)
+
     def connect(self) -> Session:
         """Connect on first use."""
-        cache = SyncCache(self.store.directory, **options_for(is_warm=self.remembers))
+        cache = self.client(self.store.directory, **self.options())
         return Session(
             get=cache.get_file_id,
             put=cache.set_file_id,
@@ -106,6 +111,30 @@ class Warm(Cold):
     def available(self) -> str | None:
         """Whether this client has a memory."""
         return None if HAS_MEMORY else "this client has no memory: every lookup asks the daemon"
+
+
+class _Unsigned(SyncCache):
+    """Says nothing of who writes: what the recording costs is the difference."""
+
+    def _signed(self, connection: Any, request: Any) -> Any:  # noqa: ANN401, ARG002 - nothing is looked at
+        return request
+
+
+class Bare(Cold):
+    """The blocking client, and no record of who wrote an entry."""
+
+    name = "motoolsd, bare"
+    client = _Unsigned
+
+
+class Labelled(Warm):
+    """The blocking client with two labels and a version, as in a sweep."""
+
+    name = "motoolsd, labelled"
+
+    def options(self) -> dict[str, Any]:
+        """Whom its entries and lookups are counted for."""
+        return {**super().options(), "labels": {"experiment": "sweep", "owner": "bench"}, "version": "1.2.0"}
 
 
 class Normal(Cold):

@@ -18,7 +18,7 @@ from typing import Final
 
 from motoolsd.adapters.status import Status
 from motoolsd.core.files import Seen, check_path
-from motoolsd.core.ports import DiskFull, PathMissing, PathTaken, TreeError
+from motoolsd.core.ports import DiskFull, PathMissing, PathTaken, ReadOnly, TreeError
 from motoolsd.wire.names import DATABASE
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -265,6 +265,8 @@ def described(path: bytes, error: OSError) -> TreeError:
         return PathMissing(path, "there is nothing at this path: a name in it is too long for the file system")
     if error.errno in NO_ROOM:
         return DiskFull(path, "no room is left on the disk")
+    if error.errno == errno.EROFS:
+        return ReadOnly(path, "the file system is read-only")
     if error.errno == errno.EEXIST:
         return PathTaken(path, "there is something at this path already")
     if error.errno == errno.EXDEV:

@@ -7,6 +7,7 @@ Invariant: whatever path leads to it later, the descriptor is the directory that
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 STATFS_SIZE_BYTES = 256
 """More than struct statfs takes on any Linux; its first word is f_type."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 CONFIG_SIZE_MAX_BYTES = 1024 * 1024
 
 
@@ -93,6 +95,7 @@ def open_directory(path: str) -> Iterator[CacheDirectory]:
         PeerRefused: it belongs to another user.
         UnsupportedFilesystem: it lies on a network or FUSE file system.
         DirectoryMissing: it cannot be made or entered.
+        StartFailed: it lies on a read-only file system.
     """
     with _describing(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -104,8 +107,9 @@ def open_directory(path: str) -> Iterator[CacheDirectory]:
         with _describing(path):
             _check_owner(path, descriptor)
             check_filesystem(filesystem_type(descriptor), path)
+            _check_writable(path, descriptor)
             _take_away_write_permission(directory)
-            _make_parts(descriptor)
+            _make_parts(directory)
         yield directory
     finally:
         os.close(descriptor)
@@ -146,6 +150,16 @@ def _check_owner(path: str, descriptor: int) -> None:
         raise PeerRefused(message, owner=found.st_uid)
 
 
+def _check_writable(path: str, descriptor: int) -> None:
+    if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        message = (
+            f"{path} lies on a read-only file system, where neither the daemon's socket nor its lock can be made. "
+            f"Mount it writable, or copy it (`cp -a {path} ELSEWHERE`) and name the copy with --cache-dir or "
+            "MOTOOLS_CACHE_DIR"
+        )
+        raise StartFailed(message)
+
+
 def _take_away_write_permission(directory: CacheDirectory) -> None:
     mode = stat.S_IMODE(os.fstat(directory.descriptor).st_mode)
     if mode & 0o022:
@@ -169,7 +183,14 @@ def _read_text(path: str, descriptor: int) -> str:
         raise StartFailed(message) from error
 
 
-def _make_parts(descriptor: int) -> None:
+def _make_parts(directory: CacheDirectory) -> None:
     for name in FILE_CATEGORIES:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=descriptor)
+        try:
+            os.mkdir(name, 0o700, dir_fd=directory.descriptor)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # Nothing lies in it, then; what is to lie there one day makes it.
+            directory.notes.append(f"{directory.path}/{name} cannot be made: {error.strerror}")

@@ -1,6 +1,6 @@
 """The files below the cache directory.
 
-Layer: adapters. Imports directory, descent, scan, trash, removal, publication and core.
+Layer: adapters. Imports directory, descent, backups, scan, trash, removal, publication and core.
 Invariant: everything starts at the directory's descriptor and goes down by descriptors; no regular file is opened but
 to read its digest or to bring it to the disk, and none of the database ever (see `Descent.open_file`).
 """
@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from motoolsd.adapters.backups import BackupFiles
 from motoolsd.adapters.descent import Descent, described, describing, look, seen_as, split
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.publication import Publication
@@ -21,6 +22,7 @@ from motoolsd.adapters.scan import Scanner, database_size
 from motoolsd.adapters.trash import TRASH_NAME, Trash
 from motoolsd.adapters.walk import Pending, Tally, Walk
 from motoolsd.core.files import Measured, Scan, Seen
+from motoolsd.core.ports import BackupFiles as BackupPlaces
 from motoolsd.core.ports import PathMissing
 from motoolsd.wire.names import DATABASE
 from motoolsd.wire.sizes import Size
@@ -37,11 +39,17 @@ class DirectoryTree:
         self._descent = Descent(directory.descriptor)
         self._trash = Trash(self._descent)
         self._publication = Publication(self._descent)
+        self._backups: BackupPlaces = BackupFiles(self._descent, self._path)
 
     @property
     def directory(self) -> bytes:
         """The cache directory's absolute path."""
         return self._path
+
+    @property
+    def backups(self) -> BackupPlaces:
+        """Where copies of the database lie."""
+        return self._backups
 
     def see(self, path: bytes) -> Seen | None:
         """What is at a path."""
@@ -92,7 +100,7 @@ class DirectoryTree:
         return tally.measured
 
     def database_size(self) -> Size:
-        """What cache.db and its companions take, now."""
+        """What cache.db, its companions and all copies of it take, now."""
         with describing(DATABASE.encode()):
             return database_size(self._descent)
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -65,6 +65,26 @@ def hold_lock(directory: CacheDirectory, *, now: str) -> Iterator[DirectoryLock]
         AlreadyRunning: another process is.
         StartFailed: the lock file cannot be used.
     """
+    with keep_daemons_away(directory) as descriptor:
+        lock = DirectoryLock(directory, descriptor)
+        if not lock.is_intact():
+            message = f"{directory.path} was replaced while the daemon started: start it again"
+            raise StartFailed(message)
+        _name_owner(directory, descriptor, now)
+        yield lock
+
+
+@contextmanager
+def keep_daemons_away(directory: CacheDirectory) -> Iterator[int]:
+    """Hold the lock without becoming the daemon: what it says of the last one stays as it is.
+
+    Returns:
+        The lock file's descriptor.
+
+    Raises:
+        AlreadyRunning: a daemon serves the directory.
+        StartFailed: the lock file cannot be used.
+    """
     try:
         descriptor = os.open(
             LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory.descriptor
@@ -74,12 +94,7 @@ def hold_lock(directory: CacheDirectory, *, now: str) -> Iterator[DirectoryLock]
         raise StartFailed(message) from error
     try:
         _take(descriptor, directory)
-        lock = DirectoryLock(directory, descriptor)
-        if not lock.is_intact():
-            message = f"{directory.path} was replaced while the daemon started: start it again"
-            raise StartFailed(message)
-        _name_owner(descriptor, now)
-        yield lock
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -104,8 +119,16 @@ def _describe_owner(descriptor: int) -> str:
     return f"pid {owner.pid}, version {owner.version}, since {owner.started_at}"
 
 
-def _name_owner(descriptor: int, now: str) -> None:
+def _name_owner(directory: CacheDirectory, descriptor: int, now: str) -> None:
     pid = os.getpid()
     owner = Owner(pid, start_time(pid) or 0, host_name(), boot_id(), __version__, now)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, msgspec.json.encode(owner) + b"\n", 0)
+    text = msgspec.json.encode(owner) + b"\n"
+    try:
+        # In this order: a block that was given up may not be had again on a full disk.
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+    except OSError as error:
+        # It is locked all the same; what it says of its owner is for people.
+        directory.notes.append(f"{LOCK} does not name its owner: {error.strerror}")
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)

@@ -32,6 +32,12 @@ def start_time(pid: int) -> int | None:
     return None if fields is None else int(fields[19])
 
 
+def process_state(pid: int) -> str | None:
+    """What it does, as one letter of proc(5): `T` is stopped by a signal, `Z` has ended. None if there is none."""
+    fields = _stat(pid)
+    return None if fields is None else fields[0].decode()
+
+
 def _stat(pid: int) -> list[bytes] | None:
     """What the kernel says of a process, from its third field on: state, parent, ..., start time as field 22."""
     try:

@@ -7,15 +7,16 @@ owns, whether or not the latter is there; nor what could not be looked at to its
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from motoolsd.adapters.descent import DATABASE_FILES, Descent, look, seen_as
+from motoolsd.adapters.descent import DATABASE_FILES, NOTHING_THERE, Descent, look, seen_as
 from motoolsd.adapters.status import POSITIONS, Status
 from motoolsd.adapters.walk import BLOCK_SIZE_BYTES, DIRECTORY, REGULAR, TYPE_MASK, Level, Pending, Tally, Walk
 from motoolsd.core.files import Measured, Orphan, Scan
-from motoolsd.wire.names import FILE_CATEGORIES, STAGING, TRASH
+from motoolsd.wire.names import BACKUPS, BALLAST, DATABASE, FILE_CATEGORIES, STAGING, TRASH
 from motoolsd.wire.sizes import Size
 
 DATABASE_CATEGORY: Final = "database"
@@ -98,6 +99,7 @@ class Scanner:
         found.categories[DATABASE_CATEGORY] = database_size(self._descent)
         for category in (TRASH, STAGING):
             found.categories[category] = self._walk_category(Pending(category.encode(), Tally(), None))
+        found.categories[BALLAST] = _size(self._descent, (BALLAST,))
         found.owned.update((path, tally.size) for path, tally in self._tallies.items())
         found.orphan_size = self._orphans.size
         found.files = self._walk.files
@@ -190,14 +192,31 @@ class Scanner:
 
 
 def database_size(descent: Descent) -> Size:
-    """What cache.db and its companions take: they are only looked at, see `Descent.open_file`.
+    """What cache.db takes, with its companions and all copies: they are only looked at, see `Descent.open_file`.
 
     Raises:
         OSError: they cannot be looked at.
     """
     total = Tally()
-    for name in DATABASE_FILES:
-        found = look(descent.root, name)
+    copies = [name for name in os.listdir(descent.root) if name.startswith(f"{DATABASE}.")]
+    _add_files(total, descent.root, [*DATABASE_FILES, *copies])
+    try:
+        with descent.opened((BACKUPS.encode(),)) as backups:
+            _add_files(total, backups, os.listdir(backups))
+    except OSError as error:
+        if error.errno not in NOTHING_THERE:
+            raise
+    return total.size
+
+
+def _size(descent: Descent, names: Iterable[str]) -> Size:
+    total = Tally()
+    _add_files(total, descent.root, names)
+    return total.size
+
+
+def _add_files(total: Tally, directory: int, names: Iterable[str]) -> None:
+    for name in names:
+        found = look(directory, name)
         if found is not None and stat.S_ISREG(found.st_mode):
             total.add(1, found.st_size, found.st_blocks)
-    return total.size

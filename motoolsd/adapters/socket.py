@@ -1,6 +1,6 @@
 """The listening Unix socket, and who is at the other end of a connection.
 
-Layer: adapters. Imports core, wire and directory.
+Layer: adapters. Imports core, wire, descent and directory.
 Invariant: made under the lock, under another name, and renamed: there is no moment at which the path leads to a
 socket that does not listen, and a stale one is replaced in one step.
 """
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from motoolsd.adapters.descent import NO_ROOM
 from motoolsd.adapters.directory import CacheDirectory
-from motoolsd.core.errors import StartFailed
+from motoolsd.core.errors import NoRoom, StartFailed
 from motoolsd.wire.names import SOCKET, SOCKET_PATH_SIZE_MAX
 
 _CREDENTIALS = struct.Struct("3i")
@@ -46,7 +47,8 @@ def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket
     Resources: leaving the block removes the socket, if the path still leads to this one.
 
     Raises:
-        StartFailed: it cannot be made.
+        NoRoom: the disk is full, or has no inode for it.
+        StartFailed: it cannot be made for another reason.
     """
     temporary = f"{SOCKET}.{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -61,6 +63,8 @@ def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket
             identity = _identity(directory, temporary)
             os.rename(temporary, SOCKET, src_dir_fd=directory.descriptor, dst_dir_fd=directory.descriptor)
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise NoRoom(f"{os.path.join(directory.path, SOCKET)} cannot be made: {error.strerror}") from error
             message = f"cannot listen at {os.path.join(directory.path, SOCKET)}: {error.strerror}"
             raise StartFailed(message) from error
         yield listener

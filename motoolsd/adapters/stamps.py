@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.core.errors import StartFailed
+from motoolsd.core.sizes import BLOCK_SIZE_BYTES
 from motoolsd.wire.keys import STAMPS_SIZE_BYTES
 from motoolsd.wire.names import STAMPS
 
@@ -91,8 +92,7 @@ def _map(directory: CacheDirectory, path: str) -> Stamps:
         os.fchmod(reading, 0o600)
         writing = os.open(f"/proc/self/fd/{reading}", os.O_CLOEXEC | os.O_RDWR)
         try:
-            # A file that came from a backup may have holes, and one in a full disk is a SIGBUS.
-            os.posix_fallocate(writing, 0, STAMPS_SIZE_BYTES)
+            _fill_holes(writing)
             mapped = mmap.mmap(writing, STAMPS_SIZE_BYTES)
         finally:
             os.close(writing)
@@ -100,6 +100,17 @@ def _map(directory: CacheDirectory, path: str) -> Stamps:
     finally:
         os.close(reading)
     return Stamps(memoryview(mapped).cast("Q"), found.st_dev, found.st_ino)
+
+
+def _fill_holes(descriptor: int) -> None:
+    """A file that came from a backup may have holes, and one in a full disk is a SIGBUS."""
+    try:
+        os.posix_fallocate(descriptor, 0, STAMPS_SIZE_BYTES)
+    except OSError as error:
+        # A full XFS refuses also where nothing is missing.
+        is_whole = os.fstat(descriptor).st_blocks * BLOCK_SIZE_BYTES >= STAMPS_SIZE_BYTES
+        if error.errno not in _NO_ROOM or not is_whole:
+            raise
 
 
 def _cannot_use(path: str, reason: str | None) -> StartFailed:

@@ -16,6 +16,8 @@ def is_cleared(request: Clear | ClearAll, key: Key) -> bool:
     kind, name = key
     if isinstance(request, ClearAll):
         return True
+    if request.filters is not None:
+        return False
     if request.kind is not kind or (kind is Kind.MODEL and request.model_ids is not None):
         return False
     if request.keys is not None and name not in request.keys:

@@ -45,6 +45,38 @@ class StorageFailed(RequestError):
         self.outcome_known = outcome_known
 
 
+def _state(*, outcome_known: bool) -> str:
+    if outcome_known:
+        return "nothing of this was stored"
+    return "whether this was stored is unknown, and retrying it is safe"
+
+
+class NoRoom(StorageFailed):
+    """No room is left on the disk, or no inode; what was stored before remains."""
+
+    def __init__(self, cause: str, *, outcome_known: bool = True) -> None:
+        """Name the cause, and what makes room."""
+        state = _state(outcome_known=outcome_known)
+        super().__init__(
+            f"the disk is full ({cause}): {state}, and what was stored before remains. Make room with "
+            "`motools cache prune` or `motools cache trash empty`, then try again",
+            outcome_known=outcome_known,
+        )
+
+
+class ReadOnlyDisk(StorageFailed):
+    """The file system is mounted read-only, or was made so by the kernel after an error."""
+
+    def __init__(self, cause: str, *, outcome_known: bool = True) -> None:
+        """Name the cause, and what to do."""
+        state = _state(outcome_known=outcome_known)
+        super().__init__(
+            f"the file system of the cache directory is read-only ({cause}): {state}, and what was stored before can "
+            "be read. See the kernel log (dmesg) for the reason, and make it writable again",
+            outcome_known=outcome_known,
+        )
+
+
 class CorruptDatabase(RequestError):
     """cache.db is damaged or is no database of motools. It is never repaired, replaced or removed by itself."""
 
@@ -111,6 +143,12 @@ class EntryNotFound(RequestError):
     """Nothing has that name: an entry, a plan, something in the trash."""
 
     code = ErrorCode.NOT_FOUND
+
+
+class AmbiguousName(RequestError):
+    """A name means several entries; the message names some."""
+
+    code = ErrorCode.AMBIGUOUS
 
 
 class PlanOutdated(RequestError):

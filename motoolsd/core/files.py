@@ -32,6 +32,18 @@ class Seen(NamedTuple):
     mtime_ns: int
 
 
+class StoredBackup(NamedTuple):
+    """An automatic backup, as its file lies there."""
+
+    path: bytes
+    """Absolute."""
+    name: bytes
+    size_bytes: int
+    modified_ns: int
+    made_at: str
+    """As its name says, RFC 3339 UTC."""
+
+
 class Measured(NamedTuple):
     """Room taken by the regular files of one path, each inode once."""
 

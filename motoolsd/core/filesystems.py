@@ -40,13 +40,18 @@ NETWORK_FILESYSTEMS: Final[dict[int, str]] = {
 """f_type of statfs(2) -> name. File locks or shared memory fail there silently, between hosts or at all."""
 
 
+def network_filesystem(type_number: int) -> str | None:
+    """The name of a file system that cannot be used; None for a local one."""
+    return NETWORK_FILESYSTEMS.get(type_number & 0xFFFFFFFF)
+
+
 def check_filesystem(type_number: int, directory: str) -> None:
     """Refuse a file system on which one owner cannot be assured.
 
     Raises:
         UnsupportedFilesystem: with the reason and the way out.
     """
-    name = NETWORK_FILESYSTEMS.get(type_number & 0xFFFFFFFF)
+    name = network_filesystem(type_number)
     if name is None:
         return
     message = (

@@ -22,3 +22,10 @@ class Guard(NamedTuple):
     paths: tuple[bytes, ...] = ()
     """Owned files and directories, relative to the cache directory."""
     expires: Moment | None = None
+    version: str | None = None
+    """Of what computed it: for those who ask under a version of their own."""
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it can end by itself: its files may be gone, or its time over."""
+        return bool(self.paths) or self.expires is not None

@@ -7,10 +7,11 @@ Invariant: nothing above the adapters reads a clock, walks a tree or looks at a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from motoolsd.core.deadlines import Moment
-from motoolsd.core.files import Measured, Scan, Seen
+from motoolsd.core.files import Measured, Scan, Seen, StoredBackup
 from motoolsd.core.leases import Process
 from motoolsd.wire.sizes import Size
 
@@ -66,6 +67,78 @@ class DiskFull(TreeError):
     """No room is left, or no inode."""
 
 
+class ReadOnly(TreeError):
+    """The file system takes no changes."""
+
+
+class Draft(Protocol):
+    """A file that is being written, under a name that nobody takes for a backup."""
+
+    @property
+    def path(self) -> str:
+        """Where to write it."""
+        ...
+
+    def publish(self, name: bytes, *, force: bool) -> int:
+        """Bring it to the disk, then give it its name; its size in bytes.
+
+        Args:
+            name: in the directory that it was drafted in.
+            force: whether a file of that name is replaced.
+
+        Raises:
+            PathTaken: there is something of that name.
+            DiskFull, TreeError: the disk refused.
+        """
+        ...
+
+
+class BackupFiles(Protocol):
+    """The files of backups. Every method blocks: it is called in worker threads."""
+
+    def draft_at(self, path: bytes) -> AbstractContextManager[tuple[Draft, bytes]]:
+        """An empty file beside an absolute path, and the name to publish it under; gone afterwards, unless published.
+
+        Raises:
+            PathRefused: the path lies in the cache directory.
+            PathMissing: its directory is not there.
+            DiskFull, TreeError: it cannot be made.
+        """
+        ...
+
+    def draft_automatic(self) -> AbstractContextManager[Draft]:
+        """The same among the automatic backups.
+
+        Raises:
+            DiskFull, TreeError: it cannot be made.
+        """
+        ...
+
+    def publish_automatic(self, draft: Draft, made_at: str) -> bytes:
+        """Publish it under the name of its time, written `20260131T235959Z`; that name.
+
+        Raises:
+            DiskFull, TreeError: the disk refused.
+        """
+        ...
+
+    def automatic(self) -> list[StoredBackup]:
+        """The automatic backups, the newest first.
+
+        Raises:
+            TreeError: it cannot be told.
+        """
+        ...
+
+    def remove_automatic(self, keep: int) -> int:
+        """Remove all but so many, the oldest first; how many went.
+
+        Raises:
+            TreeError: one cannot be removed.
+        """
+        ...
+
+
 class FileTree(Protocol):
     """The files below the cache directory. Every method blocks: it is called in worker threads.
 
@@ -76,6 +149,11 @@ class FileTree(Protocol):
     @property
     def directory(self) -> bytes:
         """The cache directory's absolute path, for what rows may call it."""
+        ...
+
+    @property
+    def backups(self) -> BackupFiles:
+        """Where copies of the database lie."""
         ...
 
     def see(self, path: bytes) -> Seen | None:
@@ -94,7 +172,7 @@ class FileTree(Protocol):
         ...
 
     def database_size(self) -> Size:
-        """What cache.db and its companions take, now."""
+        """What cache.db and its companions, its backups and what a restore has set aside take, now."""
         ...
 
     def scan(
@@ -198,6 +276,34 @@ class FileTree(Protocol):
 
     def free_bytes(self) -> int:
         """What the disk has left for this user."""
+        ...
+
+
+class Ballast(Protocol):
+    """Room on the disk that is kept for clean-ups. Every method blocks."""
+
+    def held_bytes(self) -> int | None:
+        """What it takes on the disk; None if there is none."""
+        ...
+
+    def free_bytes(self) -> int:
+        """What the disk has left for this user.
+
+        Raises:
+            TreeError: that cannot be told.
+        """
+        ...
+
+    def make(self, size_bytes: int) -> None:
+        """Make it, in the place of one that is there.
+
+        Raises:
+            DiskFull, TreeError: it cannot be made; nothing of a new one is left.
+        """
+        ...
+
+    def release(self, *, keep: float = 0.0) -> bool:
+        """Let go of it, but for a share; whether there was anything to let go of. Never fails."""
         ...
 
 

@@ -146,6 +146,30 @@ def choose(candidates: Sequence[Candidate], criteria: Criteria, protected: Mappi
     return Draft(chosen, stay)
 
 
+DOWNSTREAM: Final[Mapping[Kind, tuple[Kind, ...]]] = {
+    Kind.DATASET: (Kind.MODEL, Kind.EVAL),
+    Kind.MODEL: (Kind.EVAL,),
+}
+"""What is made from entries of a kind, directly or not."""
+
+
+def with_downstream(draft: Draft, made: Sequence[Candidate], criteria: Criteria, protected: Mapping[Key, str]) -> Draft:
+    """A choice, and what was made from what goes.
+
+    Args:
+        draft: the choice.
+        made: everything that was made from it.
+        criteria: only whether pins count.
+        protected: as for `choose`.
+    """
+    going = {candidate.name for candidate, _ in draft.chosen}
+    named = {(one.kind, one.key) for one in draft.protected}
+    more = choose([one for one in made if one.name not in going], Criteria(force=criteria.force), protected, 0)
+    chosen = [*draft.chosen, *((candidate, "made from what goes") for candidate, _ in more.chosen)]
+    stay = [one for one in more.protected if (one.kind, one.key) not in named]
+    return Draft(chosen[:PLAN_ITEMS_MAX], [*draft.protected, *stay])
+
+
 def _reason(candidate: Candidate, criteria: Criteria, *, is_dangling: bool) -> str:
     if is_dangling:
         return "its file is gone"

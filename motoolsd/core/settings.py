@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 import msgspec
@@ -71,6 +72,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What of `max_size` the trash may take; the oldest goes above it."""
     budget_interval_s: PositiveSeconds = 10.0
     """How often the budget and the trash are looked at."""
+    ballast: ByteSize = "4MiB"
+    """Room that is kept for clean-ups on a full disk, in a file of this size. 0: none."""
+
+    backup_interval: Duration = "1d"
+    """How often cache.db is copied to `backups/`, if something changed since; "0": never."""
+    backups_keep: Annotated[int, Meta(ge=1, le=1_000)] = 3
+    """So many of these copies stay."""
 
     def __post_init__(self) -> None:
         """Read what has a unit.
@@ -78,11 +86,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             ValueError: it cannot be read.
         """
-        for name in ("scan_interval", "trash_keep"):
+        for name in ("scan_interval", "trash_keep", "backup_interval"):
             _named(name, parse_duration, getattr(self, name))
         for name in ("max_size", "min_free"):
             if (size := getattr(self, name)) is not None:
                 _named(name, parse_size, size)
+        _named("ballast", parse_size, self.ballast)
         if self.max_size_bytes == 0:
             message = "a budget of 0 would evict every entry: leave it out for no budget - at `$.max_size`"
             raise ValueError(message)
@@ -103,9 +112,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return None if self.min_free is None else parse_size(self.min_free)
 
     @property
+    def ballast_bytes(self) -> int:
+        """`ballast` in bytes."""
+        return parse_size(self.ballast)
+
+    @property
     def trash_keep_s(self) -> float:
         """`trash_keep` in seconds."""
         return parse_duration(self.trash_keep)
+
+    @property
+    def backup_interval_s(self) -> float:
+        """`backup_interval` in seconds; 0: no backups are made."""
+        return parse_duration(self.backup_interval)
 
 
 def _named(name: str, parse: Callable[[str | float], float], value: str | float) -> None:
@@ -126,8 +145,17 @@ def parse_settings(text: str, *, source: str) -> Settings:
     Raises:
         StartFailed: it is no TOML, or names an unknown or wrong setting; the text says which.
     """
+    found: dict[str, object] = {}
     try:
-        return msgspec.convert(tomllib.loads(text), Settings)
+        found = tomllib.loads(text)
+        return msgspec.convert(found, Settings)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
-        message = f"{source}: {error}. Mend the file, or remove it to run with the defaults"
+        message = f"{source}: {error}{_meant(found)} Mend the file, or remove it to run with the defaults"
         raise StartFailed(message) from error
+
+
+def _meant(found: dict[str, object]) -> str:
+    """The setting whose name is the nearest to the first that is none."""
+    unknown = next((name for name in found if name not in Settings.__struct_fields__), None)
+    nearest = [] if unknown is None else get_close_matches(unknown, Settings.__struct_fields__, 1)
+    return f". Did you mean `{nearest[0]}`?" if nearest else "."

@@ -45,7 +45,7 @@ class Budget:
         figures = await self._census.current()
         trash = figures.categories.get(TRASH, Size()).allocated_bytes
         high = settings.max_size_bytes
-        excess = await self._excess(settings, figures.total_size_bytes)
+        excess = await self._excess(settings, figures.budgeted_size_bytes)
         rooms = [max(0, trash - excess)] if excess else []
         if high is not None:
             rooms.append(int(high * settings.trash_share))

@@ -28,7 +28,7 @@ from motoolsd.store.facts import LAST_SCAN, SetFact, select_fact
 from motoolsd.store.ownership import OwnedFile
 from motoolsd.store.store import Store
 from motoolsd.wire.cleaning import ORPHAN, Progress
-from motoolsd.wire.names import TRASH
+from motoolsd.wire.names import BALLAST, TRASH
 from motoolsd.wire.sizes import EntrySize, GetSizes, Size, Sizes
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,14 @@ class Figures(msgspec.Struct):
         return sum(size.size_bytes for size in self.categories.values())
 
     @property
+    def budgeted_size_bytes(self) -> int:
+        """Of all that a budget counts: not the ballast, which removing entries makes no smaller."""
+        return self.total_size_bytes - self.categories.get(BALLAST, Size()).size_bytes
+
+    @property
     def live_size_bytes(self) -> int:
-        """Of all but the trash."""
-        return self.total_size_bytes - self.categories.get(TRASH, Size()).size_bytes
+        """Of what a budget counts, all but the trash."""
+        return self.budgeted_size_bytes - self.categories.get(TRASH, Size()).size_bytes
 
 
 _encoder = msgspec.msgpack.Encoder()

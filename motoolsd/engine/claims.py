@@ -16,18 +16,21 @@ import anyio
 
 from motoolsd.core.clearing import is_cleared
 from motoolsd.core.errors import RequestError, StaleLease, StorageFailed
-from motoolsd.core.files import check_path
 from motoolsd.core.leases import Answer, Change, Claimant, Key, Lease, LeaseTable, Process, Waiter
 from motoolsd.core.ports import Clock, Processes
+from motoolsd.engine.checks import check_claim
 from motoolsd.engine.failures import RecordedFailures
-from motoolsd.engine.waiting import Waiting
+from motoolsd.engine.usage import Tally
+from motoolsd.engine.waiting import Waiting, found_states
 from motoolsd.engine.writer import Writer
+from motoolsd.store.history import Bury
 from motoolsd.store.leases import LeaseChange
 from motoolsd.store.outcomes import Applied
 from motoolsd.wire.entries import KeyState, LeaseRow
-from motoolsd.wire.keys import Kind, parse_eval_key
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, RecordFailure, Release, Released
-from motoolsd.wire.messages import Clear, ClearAll
+from motoolsd.wire.messages import Clear, ClearAll, Found, Lookup
+from motoolsd.wire.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ RELEASED_MAX: Final = 65_536
 """Claims remembered as given up, so that a late request of theirs gets nothing."""
 PAGE_ROWS: Final = 1000
 
-Values = Callable[[Kind, Sequence[str]], Awaitable[list[bytes | None]]]
+Values = Callable[[Lookup, Tally], Awaitable[Found]]
 
 
 class Claims:
@@ -61,7 +64,7 @@ class Claims:
         self._host = host
         self._waiting: dict[bytes, Waiting] = {}
         self._released: dict[bytes, None] = {}
-        self._failures = RecordedFailures(clock)
+        self.failures = RecordedFailures(clock)
         self._peers: dict[bytes, object] = {}
         writer.on_shown = self._on_shown
 
@@ -91,22 +94,21 @@ class Claims:
     async def run_expiry(self) -> None:
         """After a restart, end the leases of invisible processes that did not come back. Returns then."""
         await self._clock.sleep(RETURN_TIMEOUT_S)
-        lost = [
-            lease.key
-            for lease in self._table
-            if not lease.claimant.process.is_visible and lease.claimant.claim_id not in self._peers
-        ]
-        self._carry_out(self._table.revoke(lost, self._now()))
+        unseen = [lease for lease in self._table if not lease.claimant.process.is_visible]
+        self.revoke(lease for lease in unseen if lease.claimant.claim_id not in self._peers)
 
     # What clients ask.
 
-    async def claim(self, request: Claim, pid: int, peer: object, on_wait: Callable[[bool], None]) -> Claimed:
+    async def claim(
+        self, request: Claim, pid: int, peer: object, tally: Tally, on_wait: Callable[[bool], None]
+    ) -> Claimed:
         """Give values, leases, or who has them; with `wait`, when there is something to give.
 
         Args:
             request: the claim.
             pid: of the process at the other end, as the kernel says.
             peer: the connection; when it ends, the claim waits no more.
+            tally: where hits and misses are counted.
             on_wait: told True when the claim begins to wait, False when it goes on.
 
         Raises:
@@ -115,16 +117,21 @@ class Claims:
         """
         claimant = self._claimant(request, pid)
         keys = [(request.kind, key) for key in dict.fromkeys(request.keys)]
-        values = await self._values(request.kind, [key for _, key in keys])
+        asked = Lookup(
+            kind=request.kind, keys=[key for _, key in keys], version=request.version, is_strict=request.is_strict
+        )
+        if request.inputs:
+            tally.explain(request.kind, dict(zip(request.keys, request.inputs, strict=True)))
+        found = await self._values(asked, tally)
         # From here to the persisting nothing awaits.
         if request.claim_id in self._released:
             message = "this claim was given up already"
             raise RequestError(message)
-        states = {key: KeyState(value=value) for key, value in zip(keys, values, strict=True) if value is not None}
+        states = found_states(keys, found)
         missing = [key for key in keys if key not in states]
         if not request.takes_over:
             states.update(
-                {key: KeyState(failure=why) for key in missing if (why := self._failures.reason(key)) is not None}
+                {key: KeyState(failure=why) for key in missing if (why := self.failures.reason(key)) is not None}
             )
         missing = [key for key in missing if key not in states]
         before = len(self._table)
@@ -193,7 +200,8 @@ class Claims:
                 return Released()
             raise StaleLease(request.key)
         if request.retry_after_s is not None:
-            self._failures.record(key, request.reason, request.retry_after_s)
+            self.failures.record(key, request.reason, request.retry_after_s)
+        await self._writer.change(Bury((key,), Reason.FAILED, request.reason))
         return await self._give_up(self._table.fail(key, request.reason, self._now()))
 
     def join(self, claim_id: bytes, pid: int, peer: object) -> Released:
@@ -228,6 +236,10 @@ class Claims:
             logger.warning("the lease of %s %s was broken by hand", *key)
         return await self._give_up(self._table.revoke(keys, self._now()))
 
+    def holder(self, key: Key) -> LeaseRow | None:
+        """Who computes a key."""
+        return None if (lease := self._table.lease(key)) is None else self._row(lease)
+
     async def list_leases(self) -> AsyncGenerator[LeasePage, None]:
         """Pages of all leases, the last one marked."""
         rows = [self._row(lease) for lease in self._table]
@@ -261,9 +273,11 @@ class Claims:
 
     def _on_shown(self, applied: Applied) -> None:
         for kind, key, value in applied.stored:
-            self._failures.forget((kind, key))
+            self.failures.forget((kind, key))
             if self._table.lease((kind, key)) is not None:
                 self._carry_out(self._table.settle((kind, key), value))
+        if applied.unfulfilled:
+            self.revoke(lease for key in applied.unfulfilled if (lease := self._table.lease(key)) is not None)
 
     # What happens to clients.
 
@@ -361,10 +375,7 @@ class Claims:
         if process is None:
             message = "the claiming process is gone"
             raise RequestError(message)
-        if request.kind is Kind.EVAL:
-            _check_eval_keys(request.keys)
-        if request.work_dir is not None:
-            check_path(request.work_dir)
+        check_claim(request)
         command = self._processes.command(pid)
         inputs = (request.work_dir, request.dataset_hash)
         return Claimant(request.claim_id, request.context, process, command, self._host, *inputs)
@@ -386,11 +397,3 @@ class Claims:
 
     def _now(self) -> str:
         return f"{self._clock.utc_text().replace(' ', 'T')}Z"
-
-
-def _check_eval_keys(keys: Sequence[str]) -> None:
-    for key in keys:
-        try:
-            parse_eval_key(key)
-        except ValueError as error:
-            raise RequestError(str(error)) from error

@@ -30,6 +30,7 @@ from motoolsd.engine.planning import Planning
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.removing import ITEMS_AT_ONCE, Trash, cleaned
 from motoolsd.engine.writer import Writer
+from motoolsd.store.history import Why
 from motoolsd.store.plans import SavePlan, packed_outcome, select_plan
 from motoolsd.store.removals import (
     BeginRemoval,
@@ -60,6 +61,7 @@ from motoolsd.wire.cleaning import (
     TrashPage,
     Undo,
 )
+from motoolsd.wire.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +139,8 @@ class Cleaner:
             # Large plans would hold up lookups: what is pure works in a thread.
             if changed := await anyio.to_thread.run_sync(changes_since, plan, now):
                 raise PlanOutdated(plan.plan_id, changed)
-            removing = self._trash.removing(await self._begin(plan))
+            why = Why(Reason.CLEARED, f"clean-up: {plan.reason}", request.origin)
+            removing = self._trash.removing(await self._begin(plan), why)
             done = 0
             try:
                 while done < len(plan.items):
@@ -167,7 +170,8 @@ class Cleaner:
             plan = await self._planning.draw(new_plan_id(), criteria, self._clock.moment(), reason=reason)
             if not plan.items:
                 return Cleaned()
-            removing = self._trash.removing(await self._begin(plan))
+            why = Why(Reason.FILE_GONE if to_trash else Reason.EVICTED, reason)
+            removing = self._trash.removing(await self._begin(plan), why)
             for start in range(0, len(plan.items), ITEMS_AT_ONCE):
                 with anyio.CancelScope(shield=True):
                     await removing.remove(start, plan.items[start : start + ITEMS_AT_ONCE])

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import anyio.to_thread
 
-from motoolsd.core.errors import StorageFailed
-from motoolsd.core.ports import DiskFull, TreeError
+from motoolsd.core.errors import NoRoom, ReadOnlyDisk, StorageFailed
+from motoolsd.core.ports import DiskFull, ReadOnly, TreeError
 
 T = TypeVar("T")
 
@@ -35,5 +35,7 @@ async def run_on_disk(work: Callable[[], T], *, abandon_on_cancel: bool = False)
 def refusal(error: TreeError) -> StorageFailed:
     """What a client is told of an error of the tree."""
     if isinstance(error, DiskFull):
-        return StorageFailed(f"the disk is full ({error}): free some space, then try again")
+        return NoRoom(str(error))
+    if isinstance(error, ReadOnly):
+        return ReadOnlyDisk(str(error))
     return StorageFailed(f"the disk refuses: {error}")

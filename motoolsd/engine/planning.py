@@ -17,6 +17,7 @@ from motoolsd.core.errors import RequestError
 from motoolsd.core.files import Seen
 from motoolsd.core.ports import FileTree
 from motoolsd.core.retention import (
+    DOWNSTREAM,
     PLAN_ITEMS_MAX,
     Candidate,
     Draft,
@@ -25,12 +26,14 @@ from motoolsd.core.retention import (
     choose,
     choose_orphans,
     place_paths,
+    with_downstream,
 )
 from motoolsd.engine.census import Census
 from motoolsd.engine.disk import run_on_disk
+from motoolsd.engine.filtering import check_selection
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.writer import Writer
-from motoolsd.store.candidates import select_candidate_rows, select_candidates, select_owner_names
+from motoolsd.store.candidates import select_candidate_rows, select_candidates, select_made_rows, select_owner_names
 from motoolsd.store.facts import select_unowned
 from motoolsd.store.store import Store
 from motoolsd.wire.cleaning import Criteria
@@ -59,7 +62,7 @@ class Planning:
         Raises:
             RequestError: the criteria make no sense, or the database cannot be read.
         """
-        check_criteria(criteria)
+        check_criteria(criteria, moment)
         # A use that nobody has written down yet is a use.
         await self._writer.wait_settled()
         protected = await self._protection.protected(ignore_pins=criteria.force)
@@ -67,6 +70,9 @@ class Planning:
         live_bytes = await self._live_bytes(criteria)
         # Large plans would hold up lookups: what is pure works in a thread.
         draft = await anyio.to_thread.run_sync(choose, candidates, criteria, protected.entries, live_bytes)
+        if criteria.downstream:
+            made = await self._made_from(draft, moment)
+            draft = await anyio.to_thread.run_sync(with_downstream, draft, made, criteria, protected.entries)
         paths = await anyio.to_thread.run_sync(_paths_of, draft)
         owners, seen = await self._owners(paths), await self._look(paths)
         items, kept = await anyio.to_thread.run_sync(place_paths, draft.chosen, owners, seen)
@@ -96,6 +102,24 @@ class Planning:
         for kind in kinds:
             found = await self._store.read(select_candidate_rows, kind, criteria, moment, PLAN_ITEMS_MAX)
             rows += [(used_at, kind, number) for used_at, number in found]
+        return await self._read(rows, moment)
+
+    async def _made_from(self, draft: Draft, moment: Moment) -> list[Candidate]:
+        """What was made from chosen entries, chosen or not."""
+        keys: dict[Kind, list[str]] = {}
+        for candidate, _ in draft.chosen:
+            keys.setdefault(candidate.kind, []).append(candidate.key)
+        rows: list[tuple[str, Kind, int]] = []
+        for source, kinds in DOWNSTREAM.items():
+            for kind in kinds:
+                for start in range(0, len(named := keys.get(source, [])), ROWS_AT_ONCE):
+                    part = named[start : start + ROWS_AT_ONCE]
+                    found = await self._store.read(select_made_rows, kind, source, part, PLAN_ITEMS_MAX)
+                    rows += [(used_at, kind, number) for used_at, number in found]
+        return await self._read(list(dict.fromkeys(rows)), moment)
+
+    async def _read(self, rows: list[tuple[str, Kind, int]], moment: Moment) -> list[Candidate]:
+        """The entries behind row numbers, the least recently used first."""
         numbers_of = await anyio.to_thread.run_sync(_sorted, rows)
         found_of: dict[tuple[Kind, int], Candidate] = {}
         for kind, numbers in numbers_of.items():
@@ -146,11 +170,11 @@ _FILTERS: Final = {
 }
 
 
-def check_criteria(criteria: Criteria) -> None:
+def check_criteria(criteria: Criteria, now: Moment) -> None:
     """Make sure that criteria say what is to go.
 
     Raises:
-        RequestError: nothing was asked for, or a filter does not fit a kind.
+        RequestError: nothing was asked for, or a filter does not fit a kind, or makes no sense.
     """
     if not criteria.kinds and not criteria.orphans and not criteria.dangling:
         message = "nothing is asked for: name kinds of entries, orphans or dangling entries"
@@ -160,6 +184,10 @@ def check_criteria(criteria: Criteria) -> None:
         if getattr(criteria, name) is not None and (wrong or not criteria.kinds):
             message = f"{', '.join(wrong) or 'nothing'} cannot be chosen by {name}"
             raise RequestError(message)
+
+    if criteria.filters is not None:
+        for kind in criteria.kinds:
+            check_selection(kind, criteria.filters, None, now)
 
 
 def described(criteria: Criteria) -> str:
@@ -171,5 +199,8 @@ def described(criteria: Criteria) -> str:
         parts.append(f"unused for {criteria.unused_for_s:g} s")
     if criteria.to_bytes is not None:
         parts.append(f"down to {criteria.to_bytes} bytes")
+    if criteria.filters is not None:
+        parts.append("by filters")
+    parts += ["what was made from them"] * criteria.downstream
     parts += ["orphans"] * criteria.orphans + ["dangling entries"] * criteria.dangling
     return ", ".join(parts)

@@ -23,6 +23,7 @@ from motoolsd.engine.writer import Answer, Writer
 from motoolsd.store.ownership import OwnedFile, Publication, select_recorded
 from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
+from motoolsd.wire.fields import Outcome
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, WriteReply, WriteRequest
 
@@ -33,9 +34,11 @@ Enqueue = Callable[[Publication, Answer], None]
 
 
 def has_files(request: WriteRequest) -> bool:
-    """Whether a write is more than a row: it has files, or an end."""
+    """Whether a write is more than a row: it has files, or an end, or is no success."""
     if not isinstance(request, PutRequest):
         return False
+    if request.outcome is not Outcome.SUCCESS:
+        return True
     return bool(request.files) or request.ttl_s is not None or getattr(request, "staged", None) is not None
 
 

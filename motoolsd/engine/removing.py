@@ -18,12 +18,13 @@ import msgspec
 from motoolsd.core.files import overlaps
 from motoolsd.core.leases import Key
 from motoolsd.core.points import reached
-from motoolsd.core.ports import FileTree, PathChanged, PathMissing, TreeError
+from motoolsd.core.ports import DiskFull, FileTree, PathChanged, PathMissing, TreeError
 from motoolsd.core.retention import PlannedItem
 from motoolsd.engine.census import Census
 from motoolsd.engine.disk import run_on_disk
 from motoolsd.engine.protection import Protection
 from motoolsd.engine.writer import Writer
+from motoolsd.store.history import Why
 from motoolsd.store.removals import (
     DropRemoval,
     ForgetPaths,
@@ -59,9 +60,9 @@ class Trash:
         self._census = census
         self._protection = protection
 
-    def removing(self, removal: int) -> Removing:
-        """One removal, from its beginning."""
-        return Removing(self._store, self._files, self._writer, self._census, self._protection, removal)
+    def removing(self, removal: int, why: Why | None = None) -> Removing:
+        """One removal, from its beginning; `why` is remembered of each entry."""
+        return Removing(self._store, self._files, self._writer, self._census, self._protection, removal, why or Why())
 
     def taken(self, removal: int, paths: Sequence[RemovedPath]) -> list[bytes]:
         """The paths of a removal whose old place is taken by something else. Blocks."""
@@ -175,8 +176,10 @@ class Removing:
         census: Census,
         protection: Protection,
         removal: int,
+        why: Why,
     ) -> None:
         """Nothing is removed yet."""
+        self._why = why
         self._store = store
         self._files = files
         self._writer = writer
@@ -203,7 +206,7 @@ class Removing:
         work_dirs = self._protection.work_dirs()
         going = tuple(item for item in items if not self._is_needed(item, protected, work_dirs))
         reached("rows about to go")
-        applied = await self._writer.change(RemoveItems(self.removal, first_number, going))
+        applied = await self._writer.change(RemoveItems(self.removal, first_number, going, self._why))
         reached("rows removed")
         self.entries += applied.removed
         paths = await self._store.read(select_paths, self.removal, path_number(first_number, 0))
@@ -233,7 +236,7 @@ class Removing:
         stayed: list[int] = []
         for path in paths:
             try:
-                self._files.move_to_trash(path.path, self.removal, path.number, path.seen)
+                self._move_one(path)
             except (PathMissing, PathChanged) as error:
                 # An earlier try may have moved it: then what lies there now has come since.
                 if not self._files.is_in_trash(self.removal, path.number):
@@ -250,6 +253,15 @@ class Removing:
         if paths:
             self._files.sync_trash(self.removal, [path.path for path in paths])
         return stayed
+
+    def _move_one(self, path: RemovedPath) -> None:
+        """Move it; where there is no room for its new name, once more with what is kept for that."""
+        try:
+            self._files.move_to_trash(path.path, self.removal, path.number, path.seen)
+        except DiskFull:
+            if not self._writer.make_room():
+                raise
+            self._files.move_to_trash(path.path, self.removal, path.number, path.seen)
 
     def told(self, removal_id: int, *, is_complete: bool = True) -> Cleaned:
         """What was done."""

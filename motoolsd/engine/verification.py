@@ -8,7 +8,7 @@ trash, from where it can be put back; no file is removed.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -133,7 +133,8 @@ class Verification:
                 found
                 for item in items
                 # What was found damaged misses already.
-                if item.void_reason != DAMAGED and (found := self._problem(item, stopped, deep=deep)) is not None
+                if item.void_reason != DAMAGED
+                and (found := file_problem(self._files, item, stopped.is_set, deep=deep)) is not None
             ]
 
         try:
@@ -141,25 +142,37 @@ class Verification:
         finally:
             stopped.set()
 
-    def _problem(self, item: OwnedPath, stopped: threading.Event, *, deep: bool) -> Finding | None:
-        try:
-            problem, detail = self._compared(item, stopped, deep=deep)
-        except TreeError as error:
-            problem, detail = "unreadable", error.reason
-        if problem is None:
-            return None
-        return Finding(problem=problem, kind=item.kind.value, key=item.key, path=item.path, detail=detail)
 
-    def _compared(self, item: OwnedPath, stopped: threading.Event, *, deep: bool) -> tuple[str | None, str]:
-        found = self._files.measure(item.path)
-        if found is None:
-            return "missing", "its file is gone"
-        seen = self._files.see(item.path)
-        is_file = seen is not None and not seen.is_directory
-        if is_file and item.size_bytes is not None and found.size_bytes != item.size_bytes:
-            return "corrupt", f"its file has {found.size_bytes} bytes instead of {item.size_bytes}"
-        if deep and is_file and item.kind is Kind.DATASET and item.path == dataset_path(item.key):
-            digest = self._files.digest(item.path, stopped.is_set)
-            if digest is not None and digest != item.key and len(item.key) == len(digest):
-                return "corrupt", f"its content has the hash {digest}"
-        return None, ""
+def file_problem(files: FileTree, item: OwnedPath, is_stopped: Callable[[], bool], *, deep: bool) -> Finding | None:
+    """What is wrong with a file that an entry owns; None if nothing is, or it was stopped.
+
+    Args:
+        files: where it lies.
+        item: what it should be.
+        is_stopped: asked while content is read.
+        deep: read the content, too, where its name is its hash.
+    """
+    try:
+        problem, detail = _compared(files, item, is_stopped, deep=deep)
+    except TreeError as error:
+        problem, detail = "unreadable", error.reason
+    if problem is None:
+        return None
+    return Finding(problem=problem, kind=item.kind.value, key=item.key, path=item.path, detail=detail)
+
+
+def _compared(
+    files: FileTree, item: OwnedPath, is_stopped: Callable[[], bool], *, deep: bool
+) -> tuple[str | None, str]:
+    found = files.measure(item.path)
+    if found is None:
+        return "missing", "its file is gone"
+    seen = files.see(item.path)
+    is_file = seen is not None and not seen.is_directory
+    if is_file and item.size_bytes is not None and found.size_bytes != item.size_bytes:
+        return "corrupt", f"its file has {found.size_bytes} bytes instead of {item.size_bytes}"
+    if deep and is_file and item.kind is Kind.DATASET and item.path == dataset_path(item.key):
+        digest = files.digest(item.path, is_stopped)
+        if digest is not None and digest != item.key and len(item.key) == len(digest):
+            return "corrupt", f"its content has the hash {digest}"
+    return None, ""

@@ -1,15 +1,28 @@
-"""A claim that waits, and the answer that wakes it.
+"""A claim that need not wait, one that waits, and the answer that wakes it.
 
-Layer: engine. Imports core.
+Layer: engine. Imports core and wire.
 Invariant: a claim is answered once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 
 from motoolsd.core.errors import RequestError
-from motoolsd.core.leases import Answer
+from motoolsd.core.leases import Answer, Key
+from motoolsd.wire.entries import KeyState
+from motoolsd.wire.messages import Found
+
+
+def found_states(keys: Sequence[Key], found: Found) -> dict[Key, KeyState]:
+    """Those of the claimed keys that have a value; the version of one that does not go with the asked one is named."""
+    return {
+        key: KeyState(value=value, version=found.versions.get(place))
+        for place, (key, value) in enumerate(zip(keys, found.values, strict=True))
+        if value is not None
+    }
 
 
 class Waiting:

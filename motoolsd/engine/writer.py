@@ -18,17 +18,17 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.lowlevel
 
-from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.core.errors import NoRoom, RequestError, StorageFailed
 from motoolsd.core.ports import Clock
 from motoolsd.core.slots import ALL, Slots
 from motoolsd.engine.index import Index
-from motoolsd.store.commits import CommitUnknown
+from motoolsd.store.commits import CommitUnknown, frees_room
 from motoolsd.store.leases import LeaseChange
 from motoolsd.store.outcomes import Applied, Change, Outcome
 from motoolsd.store.ownership import Publication
 from motoolsd.store.puts import put_keys
 from motoolsd.store.store import Store
-from motoolsd.store.writes import INTERNAL, BatchItem, Usage
+from motoolsd.store.writes import INTERNAL, BatchItem
 from motoolsd.wire.keys import slot_of
 from motoolsd.wire.messages import Clear, PutDataset, PutEvals, PutModel, RequestKey, WriteReply, WriteRequest
 
@@ -82,15 +82,25 @@ class Writer:
     """The one task that writes. Bounded: `is_full` tells callers to wait, nothing is refused early."""
 
     def __init__(
-        self, store: Store, index: Index, slots: Slots, clock: Clock, *, queue_max: int, batch_max: int
+        self,
+        store: Store,
+        index: Index,
+        slots: Slots,
+        clock: Clock,
+        *,
+        queue_max: int,
+        batch_max: int,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Wire up; `run` does the work."""
+        """Wire up; `run` does the work. `make_room` lets go of what is kept for a full disk, from any thread."""
         self._store = store
         self._index = index
         self._slots = slots
         self._clock = clock
         self._queue_max = queue_max
         self._batch_max = batch_max
+        self.make_room = make_room
+        """Lets go of what is kept for a full disk; whether there was something. Any thread may call it; it blocks."""
         self._queue: deque[Waiting] = deque()
         self._taken: deque[list[Waiting]] = deque()
         self._wake = anyio.Event()
@@ -100,6 +110,7 @@ class Writer:
         self._space_callbacks: list[Callable[[], None]] = []
         self._order = RequestOrder()
         self._is_closed = False
+        self._refused_for: str | None = None
         self.on_shown: Callable[[Applied], None] = lambda _: None
         """Told of each write when it has become visible, before its own answer."""
         self.commits = 0
@@ -119,7 +130,7 @@ class Writer:
         """Whether so many writes may be submitted now."""
         return len(self._queue) + count <= self._queue_max
 
-    def submit_nowait(self, item: WriteRequest | Publication | Usage | LeaseChange, answer: Answer) -> None:
+    def submit_nowait(self, item: WriteRequest | Publication | LeaseChange, answer: Answer) -> None:
         """Queue a write; `answer` is called once, from the loop, when it is committed or has failed.
 
         Raises:
@@ -210,8 +221,11 @@ class Writer:
 
     async def _commit_waiting(self) -> None:
         try:
-            await self._store.commit_waiting(_Batches(self._take, self._publish, self._clock))
+            await self._store.commit_waiting(_Batches(self._take, self._publish, self._clock, self.make_room))
         except CommitUnknown as error:
+            if isinstance(error.failure, NoRoom) and any(frees_room(waiting.item) for waiting in self._taken[0]):
+                # It cannot be tried again before it is known what became of it; but whoever asks again has room.
+                self.make_room()
             logger.error("commit of %d writes failed, outcome unknown: %s", len(self._taken[0]), error.failure.message)
             await self._recover()
             self._publish([error.failure] * len(self._taken[0]))
@@ -239,12 +253,19 @@ class Writer:
             self._settling.popleft()[1].set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Applied):
+                self._refused_for = None
                 self.on_shown(outcome)
                 waiting.answer(outcome if isinstance(waiting.item, Change) else outcome.reply)
             else:
-                logger.error("a write was refused: %s", outcome.message)
+                self._log_refusal(outcome.message)
                 waiting.answer(outcome)
         self._announce_space()
+
+    def _log_refusal(self, message: str) -> None:
+        """Once for the same reason, until something is stored again: a full disk refuses a job's every write."""
+        if message != self._refused_for:
+            logger.error("a write was refused: %s", message)
+        self._refused_for = message
 
     async def _recover(self) -> None:
         # What is on disk is not known: forget all, so that every lookup asks SQLite, and bump every slot.
@@ -280,11 +301,16 @@ class _Batches:
     """What the store takes batches from: lends its thread `take`, and brings outcomes to the loop's."""
 
     def __init__(
-        self, take: Callable[[], list[BatchItem]], publish: Callable[[Sequence[Outcome]], None], clock: Clock
+        self,
+        take: Callable[[], list[BatchItem]],
+        publish: Callable[[Sequence[Outcome]], None],
+        clock: Clock,
+        make_room: Callable[[], bool],
     ) -> None:
         self._take = take
         self._publish = publish
         self._clock = clock
+        self.make_room = make_room
         self._loop = asyncio.get_running_loop()
         # The writer's: that of its thread does not say under which event loop a callback runs, and anyio asks for it.
         self._context = copy_context()
@@ -308,7 +334,7 @@ def touched_slots(item: BatchItem) -> AbstractSet[int]:
             return touched_slots(put)
         case Change(keys=keys):
             return {slot_of(kind, key) for kind, key in keys}
-        case Usage() | LeaseChange():
+        case LeaseChange():
             return set()
         case _:
             return ALL

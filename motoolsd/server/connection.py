@@ -14,9 +14,11 @@ from typing import Protocol, cast
 
 import anyio
 
+from motoolsd.engine.usage import Tally
 from motoolsd.server.dispatch import Dispatcher
+from motoolsd.wire.envelopes import RequestEnvelope
 from motoolsd.wire.errors import RemoteProtocolError
-from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Hello, Reply, RequestEnvelope
+from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Hello, Reply
 from motoolsd.wire.session import Refused, ServerSession, State, encode_reply
 from motoolsd.wire.version import __version__
 
@@ -61,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._outstanding = 0
         self.peer_pid = 0
         """The process at the other end; the registry sets it."""
+        self.tally: Tally
+        """Where its lookups are counted: from its hello on."""
         self._held: RequestEnvelope | Refused | None = None
         self._awaits_space = False
         self._is_reading = True
@@ -221,6 +225,7 @@ class Connection(asyncio.Protocol):
 
     def _greet(self, event: RequestEnvelope) -> bool:
         assert isinstance(event.body, Hello), "the session lets nothing else through"
+        self.tally = self._dispatcher.tally(event.body)
         registry = self._registry
         answer = self._session.welcome(
             version=__version__,

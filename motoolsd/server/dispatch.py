@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from motoolsd.core.errors import RequestError
@@ -20,11 +21,16 @@ from motoolsd.core.ports import Clock
 from motoolsd.engine.checks import check_write
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.publishing import has_files
+from motoolsd.engine.usage import Audience, Tally
 from motoolsd.store.connection import SQLITE_VERSION
+from motoolsd.wire.backups import BackUp
 from motoolsd.wire.cleaning import ApplyPlan, EmptyTrash, EndUse, ListTrash, MakePlan, Pin, Undo, Use, Verify
 from motoolsd.wire.errors import ErrorCode
+from motoolsd.wire.explaining import Compare, Explain, GetLineage, GetUsage, Introduce, ListMisses, Missed, Show
 from motoolsd.wire.leases import BreakLease, Claim, JoinLease, ListLeases, RecordFailure, Release
+from motoolsd.wire.listing import Invalidate, ListEntries
 from motoolsd.wire.messages import (
+    NOTICES,
     Clear,
     ClearAll,
     Drain,
@@ -32,7 +38,6 @@ from motoolsd.wire.messages import (
     Failure,
     GetStatus,
     Hello,
-    ListEntries,
     Lookup,
     PutDataset,
     PutEvals,
@@ -55,6 +60,7 @@ class Replier(Protocol):
     """Where replies go: a connection."""
 
     peer_pid: int
+    tally: Tally
 
     def reply(self, request_id: int, body: Reply) -> None:
         """Send one reply; after the connection's end it does nothing."""
@@ -120,9 +126,11 @@ class Dispatcher:
         """
         try:
             if type(body) is Lookup:
-                found = self._engine.lookup_nowait(body)
+                if self._engine.usage.is_full:
+                    self._engine.flush_usage_nowait()
+                found = self._engine.lookups.nowait(body, replier.tally)
                 if found is None:
-                    self._start(replier, request_id, self._engine.lookup, body)
+                    self._start(replier, request_id, self._engine.lookups.find, body, replier.tally)
                 return found
             if isinstance(body, _WRITES):
                 return self._submit(replier, request_id, body)
@@ -131,7 +139,12 @@ class Dispatcher:
             raise
         except Exception as error:  # noqa: BLE001 - one defect ends one request
             failure = _defect(request_id, error)
-            return None if isinstance(body, Used) else failure
+            return None if isinstance(body, NOTICES) else failure
+
+    def tally(self, hello: Hello) -> Tally:
+        """Where the lookups of a connection are counted."""
+        labels = msgspec.json.encode(hello.labels, order="sorted").decode()
+        return self._engine.usage.tally(Audience(hello.job, labels))
 
     def when_space(self, callback: Callable[[], None]) -> None:
         """Call back once, when the writer takes requests again."""
@@ -155,12 +168,12 @@ class Dispatcher:
 
     def _dispatch_rare(self, replier: Replier, request_id: int, body: Request) -> Reply | None:
         match body:
-            case Used():
+            case Used() | Missed() | Introduce():
                 # Nobody waits for an answer, so it is not among the outstanding ones.
                 replier.count_waiting(True)
-                self._engine.count_used(body)
+                self._engine.notice(body, replier.tally)
             case ListEntries():
-                self._stream(replier, request_id, self._engine.list_entries(body))
+                self._stream(replier, request_id, self._engine.listing.entries(body))
             case ListLeases():
                 self._stream(replier, request_id, self._engine.claims.list_leases())
             case Claim() | Release() | RecordFailure() | JoinLease() | BreakLease():
@@ -203,6 +216,28 @@ class Dispatcher:
             case EndUse():
                 self._start(replier, request_id, protection.end_use, body)
             case _:
+                self._dispatch_explaining(replier, request_id, body)
+
+    def _dispatch_explaining(self, replier: Replier, request_id: int, body: Request) -> None:
+        explaining, showing = self._engine.explaining, self._engine.showing
+        match body:
+            case Explain():
+                self._start(replier, request_id, explaining.explain, body)
+            case ListMisses():
+                self._stream(replier, request_id, explaining.misses(body))
+            case Show():
+                self._start(replier, request_id, showing.show, body)
+            case GetLineage():
+                self._start(replier, request_id, showing.lineage, body)
+            case Compare():
+                self._start(replier, request_id, showing.compare, body)
+            case Invalidate():
+                self._start(replier, request_id, self._engine.invalidating.invalidate, body)
+            case BackUp():
+                self._stream(replier, request_id, self._engine.backups.back_up(body))
+            case GetUsage():
+                self._start(replier, request_id, self._engine.reporting.table, body)
+            case _:
                 raise AssertionError(body)
 
     def _dispatch_claim(
@@ -211,7 +246,9 @@ class Dispatcher:
         claims = self._engine.claims
         match body:
             case Claim():
-                arguments = (body, replier.peer_pid, replier, replier.count_waiting)
+                # One that waits has asked before, and was counted.
+                tally = self._engine.usage.silent if body.wait else replier.tally
+                arguments = (body, replier.peer_pid, replier, tally, replier.count_waiting)
                 self._start(replier, request_id, claims.claim, *arguments)
             case Release():
                 self._start(replier, request_id, claims.release, body)

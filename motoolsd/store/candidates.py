@@ -9,17 +9,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 import msgspec
 
 from motoolsd.core.deadlines import Moment, unpacked
 from motoolsd.core.guards import MISSING
 from motoolsd.core.retention import Candidate, EntryName, OwnedRoom
+from motoolsd.core.where import parse_where
+from motoolsd.store.conditions import Parameter
+from motoolsd.store.filtering import compiled
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, as_name, key_cells, select_owners
 from motoolsd.store.rows import (
     KEY_COLUMNS,
+    STORED_AT,
     TABLES,
+    USED_AT,
     VALUE_COLUMN,
     Cell,
     bytes_of,
@@ -31,22 +35,41 @@ from motoolsd.store.rows import (
 from motoolsd.wire.cleaning import Criteria
 from motoolsd.wire.keys import Kind
 
-# Rows of the older package say neither when they were stored nor when they were used; known since the migration.
-_SINCE: Final = "(SELECT value FROM motoolsd_facts WHERE name = 'since')"
-STORED_AT: Final = f"coalesce(created_at, {_SINCE})"
-USED_AT: Final = f"max({STORED_AT}, coalesce(last_used_at, {STORED_AT}))"
-
 
 def select_candidate_rows(
     connection: sqlite3.Connection, kind: Kind, criteria: Criteria, now: Moment, limit: int
 ) -> list[tuple[str, int]]:
     """Entries of one kind that fit: when each was last used, and its row number; the least recently used first."""
     conditions, parameters = _conditions(kind, criteria, now)
+    return _select_rows(connection, kind, conditions, parameters, limit)
+
+
+def _select_rows(
+    connection: sqlite3.Connection, kind: Kind, conditions: str, parameters: Sequence[Parameter], limit: int
+) -> list[tuple[str, int]]:
     rows = connection.execute(
         f"SELECT {USED_AT} AS used_at, rowid FROM {TABLES[kind]} WHERE {conditions} ORDER BY used_at, rowid LIMIT ?",
         (*parameters, limit),
     ).fetchall()
     return [(text_of(used_at), rowid) for used_at, rowid in rows]
+
+
+def select_made_rows(
+    connection: sqlite3.Connection, kind: Kind, source: Kind, keys: Sequence[str], limit: int
+) -> list[tuple[str, int]]:
+    """Entries of one kind that were made from others, as `select_candidate_rows`.
+
+    Args:
+        connection: to read with.
+        kind: models or evaluations.
+        source: what they were made from, of a kind before theirs.
+        keys: of those.
+        limit: no more than so many.
+    """
+    condition, parameter = one_of("dataset_hash" if source is Kind.DATASET else "cache_key", keys)
+    if kind is Kind.EVAL:
+        condition = f"model_id IN (SELECT model_id FROM {TABLES[Kind.MODEL]} WHERE {condition})"
+    return _select_rows(connection, kind, condition, [parameter], limit)
 
 
 def select_candidates(
@@ -68,10 +91,10 @@ def select_candidates(
             connection.execute("ROLLBACK")
 
 
-def _conditions(kind: Kind, criteria: Criteria, now: Moment) -> tuple[str, list[str]]:
+def _conditions(kind: Kind, criteria: Criteria, now: Moment) -> tuple[str, list[Parameter]]:
     """The condition for rows that fit; dangling ones fit whatever their age."""
     wanted: list[str] = []
-    parameters: list[str] = []
+    parameters: list[Parameter] = []
     key_column = "dataset_hash" if kind is Kind.DATASET else "cache_key"
     filters = ((key_column, criteria.keys), ("model_id", criteria.model_ids), ("task_id", criteria.task_ids))
     for column, values in filters:
@@ -85,6 +108,11 @@ def _conditions(kind: Kind, criteria: Criteria, now: Moment) -> tuple[str, list[
             parameters.append(_text(now.wall_s - age_s))
     if criteria.to_bytes is not None:
         wanted.append("files > 0")
+    if criteria.filters is not None and kind in criteria.kinds:
+        conditions = [parse_where(text, kind, now.wall_s) for text in criteria.filters.where]
+        fits, others = compiled(kind, criteria.filters, conditions, now)
+        wanted.append(f"({fits})")
+        parameters += others
     fits = " AND ".join(wanted) or "1"
     if kind not in criteria.kinds:
         fits, parameters = "0", []

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from motoolsd.core.errors import RequestError
-from motoolsd.store.failures import explain
+from motoolsd.core.errors import NoRoom, RequestError
+from motoolsd.store.failures import explain, is_undone
 from motoolsd.store.leases import LeaseChange
-from motoolsd.store.outcomes import Outcome
+from motoolsd.store.outcomes import Change, Outcome
 from motoolsd.store.writes import INTERNAL, BatchItem, ReusedNumber, apply_batch
-from motoolsd.wire.messages import PutDataset, PutEvals, PutModel
+from motoolsd.wire.messages import Clear, ClearAll, PutDataset, PutEvals, PutModel
 
 BURST_BATCHES_MAX: Final = 64
 """Batches in one stay in the thread: then a checkpoint, or whoever else waits for the connection, has its turn."""
@@ -49,6 +49,10 @@ class Source(Protocol):
         """
         ...
 
+    def make_room(self) -> bool:
+        """Let go of what is kept for a full disk; whether it is worth trying again what frees room."""
+        ...
+
 
 def commit_waiting(connection: sqlite3.Connection, source: Source, database: str) -> None:
     """Commit batch after batch while something waits, for at most `BURST_BATCHES_MAX`.
@@ -73,7 +77,7 @@ def commit_waiting(connection: sqlite3.Connection, source: Source, database: str
         if not all(map(_is_quick, items)):
             tell()
         try:
-            outcomes = commit_batch(connection, items, now, database, before_commit=tell)
+            outcomes = commit_batch(connection, items, now, database, before_commit=tell, make_room=source.make_room)
         except sqlite3.Error as error:
             tell()
             outcomes = [explain(error, database)] * len(items)
@@ -88,6 +92,7 @@ def commit_batch(
     database: str,
     *,
     before_commit: Callable[[], None] = lambda: None,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> Sequence[Outcome]:
     """Apply everything in one transaction.
 
@@ -97,17 +102,22 @@ def commit_batch(
         now: the time stamp of their rows.
         database: for what errors say.
         before_commit: called when all statements are through, or when that is not going to be.
+        make_room: called where the disk is full and something that frees room is refused.
 
     Returns:
         An outcome for each item, in order; a refused one stands beside applied ones.
 
     Raises:
-        CommitUnknown: COMMIT itself failed.
+        CommitUnknown: COMMIT itself failed, and it may have come through.
         sqlite3.Error: the transaction could not even begin; nothing was applied.
     """
     _begin(connection)
     try:
         outcomes = apply_batch(connection, items, now)
+        before_commit()
+        _commit(connection, database)
+    except CommitUnknown:
+        raise
     except BaseException as error:
         _roll_back(connection)
         if not isinstance(error, sqlite3.Error):
@@ -115,9 +125,7 @@ def commit_batch(
         before_commit()
         # One of them is at fault; which one shows when each has a transaction of its own. Too dear to be done always,
         # and savepoints would not do: a full disk ends the whole transaction.
-        return [_commit_alone(connection, item, now, database) for item in items]
-    before_commit()
-    _commit(connection, database)
+        return [_commit_with_room(connection, item, now, database, make_room) for item in items]
     return outcomes
 
 
@@ -128,10 +136,28 @@ def _is_quick(item: BatchItem) -> bool:
     return isinstance(item, PutDataset | PutModel | LeaseChange)
 
 
+def _commit_with_room(
+    connection: sqlite3.Connection, item: BatchItem, now: str, database: str, make_room: Callable[[], bool]
+) -> Outcome:
+    """Commit one item; what frees room has a second try with the room that was kept for it."""
+    outcome = _commit_alone(connection, item, now, database)
+    if isinstance(outcome, NoRoom) and frees_room(item) and make_room():
+        return _commit_alone(connection, item, now, database)
+    return outcome
+
+
+def frees_room(item: BatchItem) -> bool:
+    """Whether it is a part of what frees room."""
+    return item.frees_room if isinstance(item, Change) else isinstance(item, Clear | ClearAll)
+
+
 def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, database: str) -> Outcome:
     try:
         _begin(connection)
         (outcome,) = apply_batch(connection, [item], now)
+        _commit(connection, database)
+    except CommitUnknown:
+        raise
     except BaseException as error:
         _roll_back(connection)
         if not isinstance(error, sqlite3.Error):
@@ -140,7 +166,6 @@ def _commit_alone(connection: sqlite3.Connection, item: BatchItem, now: str, dat
             number = item.request_key.number
             return RequestError(f"request number {number} was used before, and this is no retry of it")
         return explain(error, database)
-    _commit(connection, database)
     return outcome
 
 
@@ -153,6 +178,8 @@ def _commit(connection: sqlite3.Connection, database: str) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
+        if is_undone(error, database):
+            raise
         raise CommitUnknown(explain(error, database, outcome_known=False)) from error
 
 

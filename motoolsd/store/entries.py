@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,7 @@ class SetVoid(Change, frozen=True):
 
     entries: tuple[Key, ...]
     reason: str
+    detail: str | None = None
 
     @property
     def keys(self) -> Collection[Key]:
@@ -45,13 +47,30 @@ class SetVoid(Change, frozen=True):
         removed = []
         for kind, key in self.entries:
             marked = connection.execute(
-                f"UPDATE {TABLES[kind]} SET void_since = ?, void_reason = ?"
+                f"UPDATE {TABLES[kind]} SET void_since = ?, void_reason = ?, void_detail = ?"
                 f" WHERE {WHERE_KEY[kind]} AND void_since IS NULL",
-                (now, self.reason, *key_cells(kind, key)),
+                (now, self.reason, self.detail, *key_cells(kind, key)),
             )
             if marked.rowcount:
                 removed.append((kind, key))
         return Applied(removed=removed, number=len(removed))
+
+
+class Voidable(NamedTuple):
+    """An entry, and why it misses; None: it does not."""
+
+    key: str
+    void_reason: str | None
+
+
+def select_voidable(connection: sqlite3.Connection, kind: Kind, row_numbers: Sequence[int]) -> list[Voidable]:
+    """The entries with these row numbers; without those that went."""
+    rows = connection.execute(
+        f"SELECT void_since, void_reason, {', '.join(KEY_COLUMNS[kind])} FROM {TABLES[kind]}"
+        " WHERE rowid IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(list(row_numbers)).decode(),),
+    )
+    return [Voidable(key_of(kind, cells), None if since is None else text_of(reason)) for since, reason, *cells in rows]
 
 
 class ClearVoid(Change, frozen=True):
@@ -71,7 +90,7 @@ class ClearVoid(Change, frozen=True):
         guards: dict[Key, Guard] = {}
         for kind, key in self.entries:
             row = connection.execute(
-                f"UPDATE {TABLES[kind]} SET void_since = NULL, void_reason = NULL"
+                f"UPDATE {TABLES[kind]} SET void_since = NULL, void_reason = NULL, void_detail = NULL"
                 f" WHERE {WHERE_KEY[kind]} AND void_reason = ? RETURNING {VALUE_COLUMN[kind]}, {GUARD_COLUMNS[kind]}",
                 (*key_cells(kind, key), self.reason),
             ).fetchone()
@@ -123,16 +142,16 @@ class Adopt(Change, frozen=True):
         guards: dict[Key, Guard] = {}
         for kind, key, file in self.files:
             row = connection.execute(
-                f"SELECT {VALUE_COLUMN[kind]}, expires_at, void_since FROM {TABLES[kind]}"
+                f"SELECT {VALUE_COLUMN[kind]}, expires_at, version, void_since FROM {TABLES[kind]}"
                 f" WHERE {WHERE_KEY[kind]} AND files = 0",
                 key_cells(kind, key),
             ).fetchone()
             if row is None:
                 continue
             own_files(connection, kind, key, [file])
-            if row[2] is None:
+            if row[3] is None:
                 stored.append((kind, key, bytes_of(row[0])))
-                guard = guard_of(connection, kind, (_entry_of(connection, kind, key), 1, row[1]))
+                guard = guard_of(connection, kind, (_entry_of(connection, kind, key), 1, *row[1:3]))
                 assert guard is not None, "it owns a file"
                 guards[kind, key] = guard
         return Applied(stored=stored, guards=guards, number=len(stored))

@@ -20,6 +20,7 @@ from motoolsd.wire.keys import Kind
 logger = logging.getLogger(__name__)
 
 LAST_SCAN: Final = "last_scan"
+LAST_BACKUP: Final = "last_backup"
 
 _encoder = msgspec.msgpack.Encoder()
 _process_decoder = msgspec.msgpack.Decoder(Process)

@@ -86,14 +86,31 @@ def _inspect(database: str) -> Inspection:
 
 def _inspect_as(database: str, mode: str) -> Inspection:
     with closing(open_raw(database, mode)) as connection:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-        tables = frozenset(name.decode(errors="replace") for (name,) in found)
-        _check_identity(database, version, tables)
-        if Path(database).stat().st_size <= QUICK_CHECK_SIZE_MAX_BYTES:
-            _quick_check(connection, database)
-        _check_columns(connection, database, version, tables)
-        return Inspection(version, tables)
+        is_small = Path(database).stat().st_size <= QUICK_CHECK_SIZE_MAX_BYTES
+        return inspect_schema(connection, database, is_checked=is_small)
+
+
+def inspect_schema(connection: sqlite3.Connection, database: str, *, is_checked: bool) -> Inspection:
+    """What an open file holds; nothing is changed.
+
+    Args:
+        connection: to it, read-only is enough.
+        database: its path, for messages.
+        is_checked: whether SQLite is to look at every page, which takes seconds where there are many.
+
+    Raises:
+        SchemaTooNew: a newer version wrote it.
+        CorruptDatabase: it is damaged, or no database of motools.
+        sqlite3.Error: it cannot be read.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    tables = frozenset(name.decode(errors="replace") for (name,) in found)
+    _check_identity(database, version, tables)
+    if is_checked:
+        _quick_check(connection, database)
+    _check_columns(connection, database, version, tables)
+    return Inspection(version, tables)
 
 
 def _check_identity(database: str, version: int, tables: frozenset[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 import msgspec
 
@@ -28,6 +29,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     guards: Mapping[Key, Guard] = {}
     """What those of `stored` depend on that depend on something."""
     removed: list[Key] = []
+    unfulfilled: list[Key] = []
+    """Keys whose lease ended without a value."""
     emptied: tuple[Kind, ...] = ()
     is_large: bool = False
     """So many entries of other keys were removed that they are not named: what is in memory is to be read anew."""
@@ -40,6 +43,9 @@ Outcome = Applied | RequestError
 
 class Change(msgspec.Struct, frozen=True):
     """An internal write: it has no client, and so no reply to store. A subclass is its own content."""
+
+    frees_room: ClassVar[bool] = False
+    """Whether it is a part of what frees room, and may take of what is kept for that."""
 
     @property
     def keys(self) -> Collection[Key]:

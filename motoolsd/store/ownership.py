@@ -17,7 +17,7 @@ from motoolsd.core.deadlines import Moment, unpacked
 from motoolsd.core.files import ancestors_of
 from motoolsd.core.guards import Guard
 from motoolsd.store.outcomes import Applied, Change, Outcome
-from motoolsd.store.rows import KEY_COLUMNS, TABLES, VALUE_COLUMN, Cell, bytes_of, key_of
+from motoolsd.store.rows import KEY_COLUMNS, TABLES, VALUE_COLUMN, Cell, bytes_of, key_of, optional_text
 from motoolsd.wire.keys import Kind, parse_eval_key
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel, RequestKey
 
@@ -72,7 +72,10 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 
     def guards(self, keys: Iterable[str]) -> dict[str, Guard]:
         """What each of its entries depends on."""
-        found = {key: Guard(tuple(file.path for file in self.files.get(key, ())), self.expires) for key in keys}
+        version = self.put.version
+        found = {
+            key: Guard(tuple(file.path for file in self.files.get(key, ())), self.expires, version) for key in keys
+        }
         return {key: guard for key, guard in found.items() if guard != Guard()}
 
 
@@ -126,17 +129,19 @@ def guard_of(connection: sqlite3.Connection, kind: Kind, cells: Sequence[Cell]) 
     Args:
         connection: inside the transaction that read the row.
         kind: its kind.
-        cells: entry column, files, expires_at.
+        cells: entry column, files, expires_at, version.
     """
-    entry, files, expires = cells
-    if not files and expires is None:
+    entry, files, expires, version = cells
+    if not files and expires is None and version is None:
         return None
     paths = paths_of(connection, kind, entry) if files else ()
-    guard = Guard(paths, unpacked(expires if isinstance(expires, bytes) else None))
+    guard = Guard(paths, unpacked(expires if isinstance(expires, bytes) else None), optional_text(version))
     return None if guard == Guard() else guard
 
 
-GUARD_COLUMNS: Final[dict[Kind, str]] = {kind: f"{column}, files, expires_at" for kind, column in ENTRY_COLUMN.items()}
+GUARD_COLUMNS: Final[dict[Kind, str]] = {
+    kind: f"{column}, files, expires_at, version" for kind, column in ENTRY_COLUMN.items()
+}
 
 
 class OwnedPath(NamedTuple):

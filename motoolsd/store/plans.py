@@ -9,7 +9,7 @@ at once would hold up lookups for a tenth of a second.
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -54,6 +54,8 @@ class KeptPlan(msgspec.Struct, frozen=True):
 
 class SavePlan(Change, frozen=True):
     """Keep a plan for `ApplyPlan`."""
+
+    frees_room: ClassVar[bool] = True
 
     plan: Plan
 

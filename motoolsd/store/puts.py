@@ -48,7 +48,8 @@ class RowsStatement:
                 position += size
 
 
-_PUT_COLUMNS = "created_at, version, labels, checksum"
+_PUT_COLUMNS = "created_at, version, labels, origin, seconds, metadata, checksum"
+_PUT_PLACES = "?, ?, ?, ?, ?, CAST(? AS TEXT), ?"
 
 
 def _on_conflict(column: str) -> str:
@@ -60,19 +61,27 @@ def _on_conflict(column: str) -> str:
     )
     return (
         "created_at = excluded.created_at, version = excluded.version, labels = excluded.labels,"
-        f" checksum = excluded.checksum, {kept}, void_since = NULL, void_reason = NULL, expires_at = NULL"
+        " origin = coalesce(excluded.origin, origin),"
+        f" seconds = {_if_said('seconds', keeps)}, metadata = {_if_said('metadata', keeps)},"
+        f" checksum = excluded.checksum, {kept}, void_since = NULL, void_reason = NULL, void_detail = NULL,"
+        " expires_at = NULL"
     )
+
+
+def _if_said(name: str, keeps: str) -> str:
+    """A new value knows what was said with it; the same one, stored again without a word, what was said before."""
+    return f"CASE WHEN {keeps} THEN coalesce(excluded.{name}, {name}) ELSE excluded.{name} END"
 
 
 # Values are bound as bytes, because a file name need not be UTF-8; the column holds text all the same.
 _DATASETS = RowsStatement(
     f"INSERT INTO dataset_files (dataset_hash, file_id, {_PUT_COLUMNS}) VALUES",
-    "(?, CAST(? AS TEXT), ?, ?, ?, ?)",
+    f"(?, CAST(? AS TEXT), {_PUT_PLACES})",
     f" ON CONFLICT (dataset_hash) DO UPDATE SET file_id = excluded.file_id, {_on_conflict('file_id')}",
 )
 _MODELS = RowsStatement(
     f"INSERT INTO trained_models (cache_key, dataset_hash, config, backend_type, model_id, {_PUT_COLUMNS}) VALUES",
-    "(?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)",
+    f"(?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), {_PUT_PLACES})",
     " ON CONFLICT (cache_key) DO UPDATE SET dataset_hash = excluded.dataset_hash, config = excluded.config,"
     f" backend_type = excluded.backend_type, model_id = excluded.model_id, {_on_conflict('model_id')}",
 )
@@ -84,7 +93,7 @@ _EVAL_UPDATE = (
 _EVALS = RowsStatement(
     "INSERT INTO eval_results (model_id, task_id, backend_type, inspect_kwargs_hash, inspect_kwargs, log_file_path,"
     f" {_PUT_COLUMNS}) VALUES",
-    "(?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?)",
+    f"(?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), {_PUT_PLACES})",
     f" ON CONFLICT (model_id, task_id, backend_type, ifnull(inspect_kwargs_hash, '')) {_EVAL_UPDATE}"
     f" ON CONFLICT {_EVAL_UPDATE}",
 )
@@ -138,21 +147,21 @@ class Puts:
 
     def _add_model(self, item: PutModel) -> list[StoredEntry]:
         key = model_key(item.dataset_hash, item.config.decode(), item.backend_type)
-        inputs = (key, item.dataset_hash, item.config, item.backend_type, item.model_id)
+        inputs = (key, item.dataset_hash, item.masked_config or item.config, item.backend_type, item.model_id)
         self._models.append((*inputs, *self._provenance(item), row_checksum(key, item.model_id)))
         return [(Kind.MODEL, key, item.model_id)]
 
     def _add_evals(self, item: PutEvals) -> list[StoredEntry]:
         kwargs_hash = None if item.kwargs is None else json_hash(item.kwargs.decode())
-        provenance = self._provenance(item)
+        kwargs, provenance = item.masked_kwargs or item.kwargs, self._provenance(item)
         stored: list[StoredEntry] = []
         for task_id, path in item.logs.items():
             key = eval_key(item.model_id, task_id, item.backend_type, kwargs_hash)
             identity = (item.model_id, task_id, item.backend_type, kwargs_hash)
-            self._evals.append((*identity, item.kwargs, path, *provenance, row_checksum(key, path)))
+            self._evals.append((*identity, kwargs, path, *provenance, row_checksum(key, path)))
             stored.append((Kind.EVAL, key, path))
         return stored
 
     def _provenance(self, item: Put) -> Parameters:
         labels = msgspec.json.encode(item.labels).decode() if item.labels else None
-        return self._now, item.version, labels
+        return self._now, item.version, labels, item.origin, item.seconds, item.metadata

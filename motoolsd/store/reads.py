@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from motoolsd.core.guards import DAMAGED, Guard
 from motoolsd.store.ownership import GUARD_COLUMNS, WHERE_KEY, guard_of, key_cells, paths_of
 from motoolsd.store.rows import (
@@ -50,6 +52,13 @@ class ListingPage(NamedTuple):
 
     rows: Sequence[DatasetRow | ModelRow | EvalRow]
     next_after: int | None
+
+
+class NumberedPage(NamedTuple):
+    """Some rows that were asked for by their numbers, and how many of the numbers are done."""
+
+    rows: Sequence[DatasetRow | ModelRow | EvalRow]
+    num_done: int
 
 
 class Filter(NamedTuple):
@@ -120,13 +129,13 @@ def select_slice(connection: sqlite3.Connection, kind: Kind, after: int, limit: 
         ).fetchall()
         entries = []
         guards = {}
-        for _rowid, value, checksum, void_since, entry, files, expires, *cells in rows:
+        for _rowid, value, checksum, void_since, entry, files, expires, version, *cells in rows:
             key = key_of(kind, cells)
             if void_since is not None or not _sound(kind, key, bytes_of(value), checksum):
                 continue
             entries.append((key, bytes_of(value)))
-            if files or expires is not None:
-                guard = guard_of(connection, kind, (entry, files, expires))
+            if files or expires is not None or version is not None:
+                guard = guard_of(connection, kind, (entry, files, expires, version))
                 guards.update({key: guard} if guard is not None else {})
     finally:
         if connection.in_transaction:
@@ -162,6 +171,28 @@ def select_page(
     finally:
         cursor.close()
     return ListingPage(page, None)
+
+
+def select_numbered(
+    connection: sqlite3.Connection, kind: Kind, row_numbers: Sequence[int], *, rows_max: int, size_bytes: int
+) -> NumberedPage:
+    """The first of the rows with these numbers, in this order, at least one if any is left; without those that went."""
+    part = row_numbers[:rows_max]
+    found = connection.execute(
+        f"SELECT {PAGE_COLUMNS[kind]} FROM {TABLES[kind]} WHERE rowid IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(part).decode(),),
+    ).fetchall()
+    cells_of = {cells[0]: cells for cells in found}
+    page: list[DatasetRow | ModelRow | EvalRow] = []
+    size = 0
+    for count, number in enumerate(part):
+        if (cells := cells_of.get(number)) is None:
+            continue
+        size += sum(len(cell) for cell in cells if isinstance(cell, bytes))
+        if page and size > size_bytes:
+            return NumberedPage(page, count)
+        page.append(_with_files(connection, kind, listed_row(kind, cells), cells))
+    return NumberedPage(page, len(part))
 
 
 def _with_files(

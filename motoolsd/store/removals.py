@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from motoolsd.core.errors import EntryNotFound, RequestError
 from motoolsd.core.files import Seen
 from motoolsd.core.guards import Guard
 from motoolsd.core.retention import PlannedItem
+from motoolsd.store.history import Why, bury
 from motoolsd.store.outcomes import Applied, Change, Key, Outcome, StoredEntry
 from motoolsd.store.ownership import ENTRY_COLUMN, WHERE_KEY, as_name, guard_of, key_cells, select_owners
 from motoolsd.store.rows import TABLES, VALUE_COLUMN, Cell, bytes_of, text_of, timestamp
@@ -71,6 +72,8 @@ class RemovedPath(msgspec.Struct, frozen=True):
 class BeginRemoval(Change, frozen=True):
     """Open a removal; its number is that of the outcome."""
 
+    frees_room: ClassVar[bool] = True
+
     plan_id: str
     reason: str
     expires: Moment | None
@@ -88,6 +91,8 @@ class BeginRemoval(Change, frozen=True):
 
 class SetRemovalState(Change, frozen=True):
     """Say which way a removal goes."""
+
+    frees_room: ClassVar[bool] = True
 
     removal: int
     state: State
@@ -113,16 +118,19 @@ class RemoveItems(Change, frozen=True):
     An item whose entry is another by now, or whose path somebody else owns by now, keeps that.
     """
 
+    frees_room: ClassVar[bool] = True
+
     removal: int
     first_number: int
     items: tuple[PlannedItem, ...]
+    why: Why = Why()
 
     @property
     def keys(self) -> Collection[Key]:
         """Those of the entries."""
         return [(Kind(item.kind), item.key) for item in self.items if item.kind != ORPHAN]
 
-    def apply(self, connection: sqlite3.Connection, _now: str, /) -> Outcome:
+    def apply(self, connection: sqlite3.Connection, now: str, /) -> Outcome:
         """Rows first, all of them; then which paths are free by that."""
         removed: list[Key] = []
         taken: list[tuple[int, PlannedItem]] = []
@@ -133,6 +141,7 @@ class RemoveItems(Change, frozen=True):
                     removed.append((Kind(item.kind), item.key))
         for number, item in taken:
             self._note_paths(connection, number, item)
+        bury(connection, removed, self.why.reason, now, detail=self.why.detail, origin=self.why.origin)
         return Applied(removed=removed, number=len(taken))
 
     def _take_row(self, connection: sqlite3.Connection, number: int, item: PlannedItem) -> bool:
@@ -189,6 +198,8 @@ def path_number(number: int, place: int) -> int:
 class ForgetPaths(Change, frozen=True):
     """Paths that stayed where they were are no part of a removal."""
 
+    frees_room: ClassVar[bool] = True
+
     removal: int
     numbers: tuple[int, ...]
 
@@ -227,7 +238,8 @@ class RestoreEntries(Change, frozen=True):
             _insert(connection, kind, saved)
             if saved.row.get("void_since") is None:
                 stored.append((kind, key, bytes_of(saved.row[VALUE_COLUMN[kind]])))
-                cells: Sequence[Cell] = (saved.row[ENTRY_COLUMN[kind]], saved.row["files"], saved.row["expires_at"])
+                names = (ENTRY_COLUMN[kind], "files", "expires_at", "version")
+                cells: Sequence[Cell] = [saved.row[name] for name in names]
                 if (guard := guard_of(connection, kind, cells)) is not None:
                     guards[kind, key] = guard
         return Applied(stored=stored, guards=guards, number=len(stored))
@@ -255,6 +267,8 @@ def _stands(connection: sqlite3.Connection, kind: Kind, key: str) -> bool:
 
 class DropRemoval(Change, frozen=True):
     """Nothing of a removal is left in the trash."""
+
+    frees_room: ClassVar[bool] = True
 
     removal: int
     is_undone: bool = False

@@ -7,6 +7,7 @@ Invariant: whatever somebody wrote into a row by hand, reading it gives a row or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +28,10 @@ KEY_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.MODEL: ("cache_key",),
     Kind.EVAL: ("model_id", "task_id", "backend_type", "inspect_kwargs_hash"),
 }
+# Rows of the older package say neither when they were stored nor when they were used; known since the migration.
+_SINCE: Final = "(SELECT value FROM motoolsd_facts WHERE name = 'since')"
+STORED_AT: Final = f"coalesce(created_at, {_SINCE})"
+USED_AT: Final = f"max({STORED_AT}, coalesce(last_used_at, {STORED_AT}))"
 VALUE_COLUMN: Final[dict[Kind, str]] = {
     Kind.DATASET: "file_id",
     Kind.MODEL: "model_id",
@@ -34,7 +39,7 @@ VALUE_COLUMN: Final[dict[Kind, str]] = {
 }
 _COMMON = (
     "created_at, last_used_at, hits, size_bytes, version, labels, pinned, allocated_bytes, void_since, void_reason,"
-    " pin_reason, pinned_until, expires_at, files"
+    " pin_reason, pinned_until, expires_at, void_detail, seconds, metadata, origin, files"
 )
 PAGE_COLUMNS: Final[dict[Kind, str]] = {
     Kind.DATASET: f"rowid, file_id, {_COMMON}, dataset_hash",
@@ -88,6 +93,15 @@ def timestamp(cell: Cell) -> str | None:
     return text
 
 
+def wall_s_of(stored: str) -> float:
+    """A time stamp of SQLite as seconds since the epoch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC).timestamp()
+
+
 def _labels(cell: Cell) -> dict[str, str]:
     if cell is None:
         return {}
@@ -103,7 +117,8 @@ def _integer(cell: Cell) -> int:
 
 def _common(cells: Sequence[Cell]) -> dict[str, Any]:
     value, created_at, last_used_at, hits, size_bytes, version, labels, pinned, *newer = cells
-    allocated_bytes, void_since, void_reason, pin_reason, pinned_until, expires_at, _ = newer
+    allocated_bytes, void_since, void_reason, pin_reason, pinned_until, expires_at, *newest, _ = newer
+    void_detail, seconds, metadata, origin = newest
     until, expires = _deadline(pinned_until), _deadline(expires_at)
     return {
         "value": bytes_of(value),
@@ -119,6 +134,12 @@ def _common(cells: Sequence[Cell]) -> dict[str, Any]:
         "pin_reason": optional_text(pin_reason),
         "pinned_until": None if until is None else until.text,
         "expires_at": None if expires is None else expires.text,
+        "void_since": timestamp(void_since),
+        "void_reason": optional_text(void_reason),
+        "void_detail": optional_text(void_detail),
+        "seconds": float(seconds) if isinstance(seconds, int | float) else None,
+        "metadata": None if metadata is None else bytes_of(metadata),
+        "origin": origin if isinstance(origin, bytes) else None,
     }
 
 

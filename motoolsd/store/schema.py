@@ -1,6 +1,6 @@
 """The tables of cache.db, and how each version of them becomes the next.
 
-Layer: store. Imports nothing.
+Layer: store. Imports nearest, for the statements that signatures need.
 Invariant: the three tables of the older, daemon-less package keep their names, columns and meaning. New columns stand
 beside them and have a default, so that an INSERT or UPDATE that knows only the old ones works. A fresh file takes the
 same steps as an old one: there is one schema, however it came about.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+from motoolsd.store.nearest import SIGNATURE_STATEMENTS
+
+SCHEMA_VERSION: Final = 4
 
 OWNERS_SINCE: Final = 3
 """The version that first told which files belong to which entry."""
@@ -67,6 +69,16 @@ _COLUMNS_3: Final = (
     "pinned_until TEXT",
     "expires_at TEXT",
 )
+_COLUMNS_4: Final = (
+    # The process that stored it, how long it took, and what else it said.
+    "origin BLOB",
+    "seconds REAL",
+    "metadata TEXT",
+    # What its inputs look like from afar, to find those that are near; NULL: not looked at yet.
+    "signature BLOB",
+    # In words, beside void_reason.
+    "void_detail TEXT",
+)
 _REPLY_COLUMNS: Final = ("client BLOB NOT NULL", "number INTEGER NOT NULL", "reply BLOB NOT NULL")
 
 
@@ -74,29 +86,40 @@ def _names(columns: tuple[str, ...]) -> frozenset[str]:
     return frozenset(column.split()[0] for column in columns)
 
 
+def _with_columns(tables: dict[str, frozenset[str]], columns: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    return {name: known | _names(columns) if name in OLD_TABLES else known for name, known in tables.items()}
+
+
 _TABLES_1: Final[dict[str, frozenset[str]]] = {
     **{table: columns | _names(_NEW_COLUMNS[table]) for table, columns in OLD_TABLES.items()},
     "motoolsd_replies": _names(_REPLY_COLUMNS) | {"applied_at"},
 }
 _LEASES: Final[dict[str, frozenset[str]]] = {"motoolsd_leases": frozenset({"token", "kind", "key", "lease"})}
+_TABLES_3: Final[dict[str, frozenset[str]]] = {
+    **_with_columns(_TABLES_1, _COLUMNS_3),
+    **_LEASES,
+    "motoolsd_files": frozenset({"kind", "entry", "path", "size_bytes", "allocated_bytes"}),
+    "motoolsd_unowned": frozenset({"path"}),
+    "motoolsd_uses": frozenset({"use_id", "kind", "key", "process"}),
+    "motoolsd_facts": frozenset({"name", "value"}),
+    "motoolsd_plans": frozenset({"id", "made_at", "plan", "outcome"}),
+    "motoolsd_removals": frozenset({"id", "plan_id", "reason", "removed_at", "expires_at", "state"}),
+    "motoolsd_removed_entries": frozenset({"removal", "number", "kind", "key", "entry"}),
+    "motoolsd_removed_paths": frozenset({"removal", "number", "path", "seen", "size_bytes", "allocated_bytes"}),
+}
+_TABLES_4: Final[dict[str, frozenset[str]]] = {
+    **_with_columns(_TABLES_3, _COLUMNS_4),
+    "motoolsd_origins": frozenset({"id", "origin", "seen_at"}),
+    "motoolsd_gone": frozenset({"number", "kind", "key", "reason", "detail", "origin", "gone_at"}),
+    "motoolsd_misses": frozenset({"number", "kind", "key", "reason", "inputs", "audience", "missed_at"}),
+    "motoolsd_audiences": frozenset({"id", "job", "labels"}),
+    "motoolsd_counts": frozenset({"hour", "audience", "kind", "name", "value"}),
+}
 TABLES_OF: Final[dict[int, dict[str, frozenset[str]]]] = {
     1: _TABLES_1,
     2: {**_TABLES_1, **_LEASES},
-    3: {
-        **{
-            table: columns | _names(_COLUMNS_3) if table in OLD_TABLES else columns
-            for table, columns in _TABLES_1.items()
-        },
-        **_LEASES,
-        "motoolsd_files": frozenset({"kind", "entry", "path", "size_bytes", "allocated_bytes"}),
-        "motoolsd_unowned": frozenset({"path"}),
-        "motoolsd_uses": frozenset({"use_id", "kind", "key", "process"}),
-        "motoolsd_facts": frozenset({"name", "value"}),
-        "motoolsd_plans": frozenset({"id", "made_at", "plan", "outcome"}),
-        "motoolsd_removals": frozenset({"id", "plan_id", "reason", "removed_at", "expires_at", "state"}),
-        "motoolsd_removed_entries": frozenset({"removal", "number", "kind", "key", "entry"}),
-        "motoolsd_removed_paths": frozenset({"removal", "number", "path", "seen", "size_bytes", "allocated_bytes"}),
-    },
+    3: _TABLES_3,
+    4: _TABLES_4,
 }
 """Every table of each version, and the columns each must have: a version number alone proves nothing."""
 
@@ -197,5 +220,38 @@ VERSION_3: Final = (
     "CREATE INDEX motoolsd_removed_entries_by_key ON motoolsd_removed_entries (removal, kind, key)",
 )
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
+VERSION_4: Final = (
+    *(f"ALTER TABLE {table} ADD COLUMN {column}" for table in OLD_TABLES for column in _COLUMNS_4),
+    # Processes that stored or removed something: what is the same for all of that stands here once.
+    (
+        "CREATE TABLE motoolsd_origins (id BLOB PRIMARY KEY, origin BLOB NOT NULL, seen_at TIMESTAMP NOT NULL)"
+        " WITHOUT ROWID"
+    ),
+    # Why keys that had an entry have none any more, or never got one; the latest.
+    (
+        "CREATE TABLE motoolsd_gone (number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, key TEXT NOT NULL,"
+        " reason TEXT NOT NULL, detail TEXT, origin BLOB, gone_at TIMESTAMP NOT NULL, UNIQUE (kind, key))"
+    ),
+    # The latest misses.
+    (
+        "CREATE TABLE motoolsd_misses (number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, key TEXT NOT NULL,"
+        " reason TEXT NOT NULL, inputs BLOB, audience INTEGER, missed_at TIMESTAMP NOT NULL)"
+    ),
+    # Who asked: a scheduler's job, and labels.
+    (
+        "CREATE TABLE motoolsd_audiences (id INTEGER PRIMARY KEY, job TEXT NOT NULL, labels TEXT NOT NULL,"
+        " UNIQUE (job, labels))"
+    ),
+    # Hits, misses and what hits saved, by hour.
+    (
+        "CREATE TABLE motoolsd_counts (hour INTEGER NOT NULL, audience INTEGER NOT NULL, kind TEXT NOT NULL,"
+        " name TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (hour, audience, kind, name)) WITHOUT ROWID"
+    ),
+    *SIGNATURE_STATEMENTS,
+    # What lineage follows.
+    "CREATE INDEX trained_models_by_model ON trained_models (model_id)",
+    "CREATE INDEX trained_models_by_dataset ON trained_models (dataset_hash)",
+)
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4}
 """Statements that lead to a version from the one before."""

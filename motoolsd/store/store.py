@@ -7,6 +7,7 @@ Invariant: every method is one hop into one connection's thread; only the writer
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from motoolsd.core.errors import RequestError
+from motoolsd.core.errors import NoRoom, RequestError
 from motoolsd.core.leases import Lease
 from motoolsd.store import commits, reads, writes
 from motoolsd.store.commits import Source
@@ -49,6 +50,11 @@ class Store:
         self._returned_readers: MemoryObjectSendStream[Connection]
         self._returned_readers, self._idle_readers = anyio.create_memory_object_stream[Connection](READERS)
 
+    @property
+    def database(self) -> str:
+        """Absolute path of cache.db."""
+        return self._database
+
     async def commit_waiting(self, source: Source) -> None:
         """Commit what waits, batch after batch. Only the writer task calls this, shielded.
 
@@ -77,8 +83,13 @@ class Store:
         return is_changed
 
     async def checkpoint(self, *, truncate: bool) -> None:
-        """Move the write-ahead log into the database; with `truncate`, empty its file too."""
-        await self._write(_checkpoint, "TRUNCATE" if truncate else "PASSIVE")
+        """Move the write-ahead log into the database; with `truncate`, empty its file too.
+
+        Raises:
+            NoRoom: the database has no room to grow by what the log holds; nothing was moved.
+            RequestError: it cannot be moved; the log keeps all that it holds.
+        """
+        await self._write(_checkpoint, "TRUNCATE" if truncate else "PASSIVE", self._database)
 
     async def set_durability(self, synchronous: str) -> None:
         """Change `PRAGMA synchronous` from the next transaction on; it takes its turn with the commits.
@@ -208,8 +219,24 @@ def _read_data_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> None:
+def _checkpoint(connection: sqlite3.Connection, mode: str, database: str) -> None:
+    if not _can_grow(connection, database):
+        # Half a checkpoint empties no log, and takes the room that a clean-up may need to be written down.
+        cause = "cache.db cannot grow, so the write-ahead log stays as it is"
+        raise NoRoom(cause)
     connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+
+def _can_grow(connection: sqlite3.Connection, database: str) -> bool:
+    """Whether there is room for all pages that the file does not have yet."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    try:
+        disk = os.statvfs(os.path.dirname(database))
+        has_bytes = os.stat(database).st_size
+    except OSError:
+        return True  # somebody has moved the directory; what is open can be written all the same
+    return bool(pages * page_bytes - has_bytes <= disk.f_bavail * disk.f_frsize)
 
 
 def _set_synchronous(connection: sqlite3.Connection, synchronous: str) -> None:

@@ -13,6 +13,7 @@ from motoolsd.core.ports import Clock
 from motoolsd.engine.budget import Budget
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.protection import Protection
+from motoolsd.engine.reserve import Reserve
 from motoolsd.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,16 @@ async def run_budget(budget: Budget, clock: Clock, interval_s: float) -> None:
         await clock.sleep(interval_s)
 
 
+async def run_reserve(reserve: Reserve, clock: Clock, interval_s: float) -> None:
+    """Make the ballast when there is room for it. Runs until cancelled."""
+    while True:
+        try:
+            await reserve.keep()
+        except RequestError as error:
+            logger.error("the ballast was not looked at: %s", error.message)
+        await clock.sleep(interval_s)
+
+
 async def run_pins(protection: Protection, clock: Clock, interval_s: float) -> None:
     """Take away the pins whose time is over. Runs until cancelled."""
     while True:
@@ -48,13 +59,17 @@ async def run_pins(protection: Protection, clock: Clock, interval_s: float) -> N
 async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s: float) -> None:
     """Checkpoint once after each burst of writes. Runs until cancelled."""
     done = seen = engine.writer.commits
+    said: str | None = None
     while True:
         await clock.sleep(interval_s)
         commits = engine.writer.commits
         if commits == seen and commits != done:
             try:
                 await store.checkpoint(truncate=False)
-                done = commits
+                done, said = commits, None
             except RequestError as error:
-                logger.error("checkpoint failed, it is tried again: %s", error.message)
+                # Once for each reason: a full disk may stay full for days.
+                if error.message != said:
+                    logger.error("checkpoint failed, it is tried again: %s", error.message)
+                said = error.message
         seen = commits

@@ -1,6 +1,6 @@
 """Messages about clean-up: plans and what comes of them, the trash, protection, and verifying.
 
-Layer: wire. Imports fields and keys.
+Layer: wire. Imports fields, filters and keys.
 Invariant: as in messages: fields are only ever added, with a default. Paths are relative to the cache directory and
 travel as bytes; durations are seconds, sizes bytes.
 """
@@ -12,7 +12,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Message, Page, Seconds, Text
+from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Message, OriginId, Page, Seconds, Text
+from motoolsd.wire.filters import Filters
 from motoolsd.wire.keys import Kind
 
 ORPHAN = "orphan"
@@ -44,6 +45,10 @@ class Criteria(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Also entries whose files are gone."""
     force: bool = False
     """Whether pins protect nothing."""
+    filters: Filters | None = None
+    """These must be passed, too."""
+    downstream: bool = False
+    """Also what was made from entries that go, whatever its kind and age."""
 
 
 class PlanItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,6 +103,8 @@ class ApplyPlan(Message, tag="apply_plan", frozen=True, kw_only=True):
     plan_id: PlanId
     to_trash: bool = True
     """Whether it can be undone; else the room is freed at once."""
+    origin: OriginId | None = None
+    """Who does it: as in `Write`."""
 
 
 class Progress(Page, tag="progress", frozen=True, kw_only=True):

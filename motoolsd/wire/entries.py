@@ -30,6 +30,16 @@ class Row(Struct, kw_only=True, omit_defaults=True, gc=False):
     pin_reason: str | None = None
     pinned_until: str | None = None
     expires_at: str | None = None
+    void_since: str | None = None
+    """Since when it misses though it is there."""
+    void_reason: str | None = None
+    void_detail: str | None = None
+    seconds: float | None = None
+    """How long it took to compute."""
+    metadata: bytes | None = None
+    """JSON."""
+    origin: bytes | None = None
+    """Names who stored it."""
 
 
 class DatasetRow(Row, kw_only=True, omit_defaults=True, gc=False):
@@ -78,6 +88,8 @@ class KeyState(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How a claimed key stands: the first of these that is there."""
 
     value: bytes | None = None
+    version: str | None = None
+    """The value's, if it does not go with the asked one."""
     token: int = 0
     """The lease is the claim's own; above 0."""
     failure: str | None = None

@@ -44,6 +44,8 @@ class ErrorCode(StrEnum):
     """A pin, a lease or a use keeps the entry."""
     PLAN_OUTDATED = "plan_outdated"
     """What the plan saw is not so any more."""
+    AMBIGUOUS = "ambiguous"
+    """A name means several entries."""
     NOT_FOUND = "not_found"
     """Nothing has that name: an entry, a plan, something in the trash."""
 

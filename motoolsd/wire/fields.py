@@ -6,6 +6,7 @@ Invariant: whatever decodes into these types is bounded.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -26,8 +27,21 @@ Files = Annotated[list[Value], Meta(max_length=FILES_PER_ENTRY_MAX)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Count = Annotated[int, Meta(ge=1, le=COUNT_MAX)]
 Token = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+OriginId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Names a process that stores entries; made of all that is known of it."""
 ClaimId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """Random: names one claim, so that asking again after a lost connection gives the same answer."""
+
+
+class Outcome(StrEnum):
+    """What came of a computation."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    REFUSED = "refused"
+    """A model's provider would not do it."""
+    PARTIAL = "partial"
+    """It ended before its end."""
 
 
 class Message(Struct, tag_field="op", frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from motoolsd.wire.entries import KeyState, LeaseRow
-from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Message, Page, Text, Value
+from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX, ClaimId, Json, Message, Page, Text, Value
 from motoolsd.wire.keys import Kind
 
 
@@ -32,6 +33,11 @@ class Claim(Message, tag="claim", frozen=True, kw_only=True):
     """A directory below the cache's, relative to it, that no clean-up touches while the claim lasts."""
     dataset_hash: Text | None = None
     """The dataset that a model is trained from: protected, too."""
+    version: Text | None = None
+    is_strict: bool = False
+    """As in `Lookup`: a value of another version may be computed anew."""
+    inputs: Annotated[list[Json], Meta(max_length=KEYS_PER_REQUEST_MAX)] = msgspec.field(default_factory=list)
+    """What the keys were made from, as `Missed` tells it; none, or one for each key."""
 
 
 class Release(Message, tag="release", frozen=True, kw_only=True):

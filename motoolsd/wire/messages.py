@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from motoolsd.wire.backups import BackedUp, BackUp
 from motoolsd.wire.cleaning import (
     ApplyPlan,
     Cleaned,
@@ -30,7 +31,22 @@ from motoolsd.wire.cleaning import (
     Use,
     Verify,
 )
-from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow
+from motoolsd.wire.explaining import (
+    Compare,
+    Comparison,
+    Details,
+    Explain,
+    Explanation,
+    GetLineage,
+    GetUsage,
+    Introduce,
+    Lineage,
+    ListMisses,
+    Missed,
+    MissPage,
+    Show,
+    UsageTable,
+)
 from motoolsd.wire.fields import (
     KEYS_PER_REQUEST_MAX,
     Count,
@@ -38,12 +54,14 @@ from motoolsd.wire.fields import (
     Json,
     Keys,
     Message,
-    Page,
+    OriginId,
+    Outcome,
     Seconds,
     Text,
     Token,
     Value,
 )
+from motoolsd.wire.filters import Filters
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import (
     BreakLease,
@@ -56,6 +74,7 @@ from motoolsd.wire.leases import (
     Release,
     Released,
 )
+from motoolsd.wire.listing import DatasetPage, EvalPage, Invalidate, Invalidated, ListEntries, ModelPage
 from motoolsd.wire.sizes import GetSizes, GetStats, Sizes, Stats
 
 PROTOCOL = 1
@@ -73,6 +92,8 @@ FEATURES: tuple[str, ...] = (
     "lease",
     "stamps",
     "files",
+    "explain",
+    "filters",
 )
 
 PROTECTED_NAMED_MAX = 100
@@ -100,6 +121,10 @@ class Hello(Message, tag="hello", frozen=True, kw_only=True):
     pid: int = 0
     start_time: int = 0
     features: tuple[str, ...] = ()
+    job: str = ""
+    """The scheduler's job that it belongs to: its lookups are counted for that."""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """Its lookups are counted for these, too."""
 
 
 class Welcome(Message, tag="welcome", frozen=True, kw_only=True):
@@ -123,6 +148,8 @@ class Write(Message, frozen=True, kw_only=True):
     """What every write carries beside its own fields."""
 
     request_key: RequestKey
+    origin: OriginId | None = None
+    """Who writes: an `Introduce` came before."""
 
 
 class Put(Write, frozen=True, kw_only=True):
@@ -135,6 +162,12 @@ class Put(Write, frozen=True, kw_only=True):
     One with a token stores exactly one entry."""
     ttl_s: Seconds | None = None
     """It misses after so long; None: it lasts."""
+    seconds: Seconds | None = None
+    """How long it took to compute."""
+    metadata: Json | None = None
+    """What else is known of it: a mapping."""
+    outcome: Outcome = Outcome.SUCCESS
+    """What is no success is kept and explained, but never a hit, and takes no success away."""
 
 
 class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
@@ -142,6 +175,10 @@ class Lookup(Message, tag="lookup", frozen=True, kw_only=True):
 
     kind: Kind
     keys: Keys
+    version: Text | None = None
+    """Values that were computed under another version are named, or miss."""
+    is_strict: bool = False
+    """Whether they miss."""
 
 
 class Used(Message, tag="used", frozen=True, kw_only=True):
@@ -169,6 +206,8 @@ class PutModel(Put, tag="put_model", frozen=True, kw_only=True):
     backend_type: Text
     model_id: Value
     files: Files = msgspec.field(default_factory=list)
+    masked_config: Json | None = None
+    """What is kept instead of the configuration, where that holds credentials; the key is made from the whole."""
 
 
 class PutEvals(Put, tag="put_evals", frozen=True, kw_only=True):
@@ -178,6 +217,8 @@ class PutEvals(Put, tag="put_evals", frozen=True, kw_only=True):
     backend_type: Text
     kwargs: Json | None = None
     logs: Annotated[dict[Text, Value], Meta(max_length=KEYS_PER_REQUEST_MAX)]
+    masked_kwargs: Json | None = None
+    """As `PutModel.masked_config`."""
     files: dict[Text, Value] = msgspec.field(default_factory=dict)
     """Of those tasks whose log lies in the cache directory: its path relative to that."""
 
@@ -191,6 +232,10 @@ class Clear(Write, tag="clear", frozen=True, kw_only=True):
     task_ids: list[str] | None = None
     force: bool = False
     """Whether pinned ones go, too."""
+    filters: Filters | None = None
+    """These must be passed, too."""
+    downstream: bool = False
+    """Also what was made from them."""
 
 
 class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
@@ -198,14 +243,6 @@ class ClearAll(Write, tag="clear_all", frozen=True, kw_only=True):
 
     force: bool = False
     """Whether pinned ones go, too."""
-
-
-class ListEntries(Message, tag="list", frozen=True, kw_only=True):
-    """Stream the entries of one kind in the order in which they were first stored."""
-
-    kind: Kind
-    model_id: str | None = None
-    task_id: str | None = None
 
 
 class GetStatus(Message, tag="get_status", frozen=True, kw_only=True):
@@ -222,6 +259,8 @@ class Found(Message, tag="found", frozen=True, kw_only=True):
     """A value, or None for a miss, for each key of a Lookup, in its order."""
 
     values: list[bytes | None]
+    versions: dict[int, str] = msgspec.field(default_factory=dict)
+    """By place among the keys, of those values whose version does not go with the asked one."""
     lasts: bool = True
     """Whether the answer may be remembered: one that expires by itself is to be asked for each time."""
 
@@ -239,24 +278,6 @@ class Cleared(Message, tag="cleared", frozen=True, kw_only=True):
     num_protected: int = 0
     protected: list[Protected] = msgspec.field(default_factory=list)
     """The first of those that would have gone, but are pinned; at most `PROTECTED_NAMED_MAX`."""
-
-
-class DatasetPage(Page, tag="dataset_page", frozen=True, kw_only=True):
-    """Some datasets."""
-
-    items: list[DatasetRow]
-
-
-class ModelPage(Page, tag="model_page", frozen=True, kw_only=True):
-    """Some models."""
-
-    items: list[ModelRow]
-
-
-class EvalPage(Page, tag="eval_page", frozen=True, kw_only=True):
-    """Some evaluations."""
-
-    items: list[EvalRow]
 
 
 class Status(Message, tag="status", frozen=True, kw_only=True):
@@ -316,8 +337,20 @@ Request = (
     | Use
     | EndUse
     | Verify
+    | Introduce
+    | Missed
+    | Explain
+    | ListMisses
+    | Show
+    | GetLineage
+    | GetUsage
+    | Invalidate
+    | Compare
+    | BackUp
 )
-EntryPage = DatasetPage | ModelPage | EvalPage
+NOTICES = (Used, Missed, Introduce)
+"""Requests that nothing is the answer to."""
+Notice = Used | Missed | Introduce
 WriteReply = Stored | Cleared
 Reply = (
     Welcome
@@ -340,36 +373,13 @@ Reply = (
     | TrashPage
     | Pinned
     | FindingPage
+    | Explanation
+    | MissPage
+    | Details
+    | Lineage
+    | UsageTable
+    | Invalidated
+    | Comparison
+    | BackedUp
     | Failure
 )
-
-
-class RequestEnvelope(Struct, frozen=True, array_like=True, gc=False):
-    """What a frame from a client holds."""
-
-    id: Annotated[int, Meta(ge=0)]
-    body: Request
-
-
-class ReplyEnvelope(Struct, frozen=True, array_like=True, gc=False):
-    """What a frame from the daemon holds; `id` is the request's."""
-
-    id: Annotated[int, Meta(ge=0)]
-    body: Reply
-
-
-class RawEnvelope(Struct, frozen=True, array_like=True, gc=False):
-    """A frame whose body is not understood: enough to answer by its id."""
-
-    id: Annotated[int, Meta(ge=0)]
-    body: msgspec.Raw
-
-
-class OperationName(Struct, gc=False):
-    """The one field that every body has."""
-
-    op: str
-
-
-OPERATIONS: frozenset[object] = frozenset(operation.__struct_config__.tag for operation in Request.__args__)
-"""The names of all requests of this version."""

@@ -15,6 +15,10 @@ START_LOCK: Final = "motoolsd.start"
 LOG: Final = "motoolsd.log"
 STAMPS: Final = "stamps"
 CONFIG: Final = "config.toml"
+BALLAST: Final = "ballast"
+"""Room that is kept, to be let go of where a disk is full: so that what frees room can still be written down."""
+BALLAST_SPARES: Final = ("ballast.1", "ballast.2", "ballast.3")
+"""Empty: each keeps an inode, as many as a daemon needs to start (-wal, -shm, socket)."""
 
 DATASETS: Final = "datasets"
 RUNS: Final = "runs"
@@ -23,6 +27,8 @@ DATASET_SUFFIX: Final = ".jsonl"
 """A dataset's content is `datasets/<hash>.jsonl`, whatever its format: that is where the older package kept it."""
 TRASH: Final = "trash"
 STAGING: Final = "staging"
+BACKUPS: Final = "backups"
+"""The daemon's own copies of the database."""
 FILE_CATEGORIES: Final = (DATASETS, RUNS, EVALS)
 """Directories of files that belong to entries, made with the cache directory."""
 

@@ -49,6 +49,8 @@ def _size_factor(unit: str) -> int | None:
 def parse_duration(text: str | float) -> float:
     """Seconds: a number, or a text of parts with units: s, m or min, h, d, w, as in `90s`, `24h`, `1d12h`.
 
+    A text that is a number is no duration, but for 0: somebody who writes 30 means days as often as seconds.
+
     Raises:
         ValueError: it is neither, or out of bounds; the text says what is expected.
     """
@@ -63,8 +65,8 @@ def parse_duration(text: str | float) -> float:
 
 
 def _summed(text: str) -> float | None:
-    if re.fullmatch(r"\d+(?:\.\d+)?", text):
-        return float(text)
+    if re.fullmatch(r"0+(?:\.0+)?", text):
+        return 0.0
     total = 0.0
     position = 0
     while position < len(text):

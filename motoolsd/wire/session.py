@@ -11,26 +11,12 @@ from enum import Enum, auto
 
 import msgspec
 
+from motoolsd.wire.envelopes import OPERATIONS, OperationName, RawEnvelope, ReplyEnvelope, RequestEnvelope
 from motoolsd.wire.errors import ErrorCode, LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from motoolsd.wire.fields import Page
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER, HEADER_SIZE, REQUEST_SIZE_MAX, FrameBuffer
 from motoolsd.wire.leases import Claim
-from motoolsd.wire.messages import (
-    FEATURES,
-    OPERATIONS,
-    OUTSTANDING_MAX,
-    PROTOCOL,
-    Failure,
-    Hello,
-    OperationName,
-    RawEnvelope,
-    Reply,
-    ReplyEnvelope,
-    Request,
-    RequestEnvelope,
-    Used,
-    Welcome,
-)
+from motoolsd.wire.messages import FEATURES, OUTSTANDING_MAX, PROTOCOL, Failure, Hello, Notice, Reply, Request, Welcome
 
 
 class State(Enum):
@@ -263,7 +249,7 @@ class ClientSession:
             self._uncounted.add(request_id)
         return request_id, frame
 
-    def notice(self, body: Used) -> bytearray:
+    def notice(self, body: Notice) -> bytearray:
         """The frame of what nobody answers.
 
         Raises:

@@ -17,6 +17,7 @@ from motoolsd.adapters.descent import Descent
 from motoolsd.adapters.directory import open_directory
 from motoolsd.adapters.scan import Scanner
 from motoolsd.core.files import Scan, is_within
+from motoolsd.wire.names import BALLAST
 from motoolsd.wire.sizes import Size
 from tests.adapters.places import (
     HOSTILE_NAMES,
@@ -60,7 +61,7 @@ def orphans_of(found: Scan) -> dict[bytes, int]:
 def test_empty_directory_has_every_category(descent: Descent) -> None:
     """A category without files takes no room; it is there all the same."""
     found = scan(descent)
-    names = ("datasets", "runs", "evals", "database", "trash", "staging")
+    names = ("datasets", "runs", "evals", "database", "trash", "staging", "ballast")
     assert found.categories == dict.fromkeys(names, Size())
     assert found.is_whole
 
@@ -74,11 +75,20 @@ def test_each_file_counts_where_it_lies(descent: Descent, cache_dir: Path) -> No
         "database": [write(cache_dir / "cache.db", b"x" * 3), write(cache_dir / "cache.db-wal", b"x" * 4)],
         "trash": [write(cache_dir / "trash" / "1" / "0" / "old", b"x" * 6)],
         "staging": [write(cache_dir / "staging" / "new", b"x" * 7)],
+        "ballast": [write(cache_dir / BALLAST, b"x" * 8)],
     }
     write(cache_dir / "elsewhere", b"x" * 1000)
     found = scan(descent)
     assert found.categories == {category: size_of(*paths) for category, paths in files.items()}
     assert found.files == 5
+
+
+def test_ballast_is_told_apart_and_no_orphan(descent: Descent, cache_dir: Path) -> None:
+    """Only the file itself, by what it takes on the disk, counts."""
+    ballast = write(cache_dir / BALLAST, b"x" * 9000)
+    found = scan(descent)
+    assert found.categories[BALLAST] == size_of(ballast)
+    assert not found.orphans
 
 
 def test_inode_counts_once_in_all_categories(descent: Descent, cache_dir: Path) -> None:

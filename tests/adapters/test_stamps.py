@@ -264,16 +264,27 @@ def test_existing_file_that_cannot_be_filled_keeps_the_daemon_from_starting(
     directory: CacheDirectory, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients may have it mapped: a daemon that does not write there could not tell them of a change."""
-    mapped(directory)
-
-    def fail(*_: object) -> NoReturn:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with (cache_dir / STAMPS).open("wb") as file:
+        file.truncate(STAMPS_SIZE_BYTES)  # a hole, as in a copy that saves room
+    (cache_dir / STAMPS).chmod(0o400)
+    monkeypatch.setattr(os, "posix_fallocate", _fail)
     with pytest.raises(StartFailed, match="No space left") as caught:
         map_stamps(directory)
     assert str(cache_dir / STAMPS) in caught.value.message
     assert (cache_dir / STAMPS).stat().st_mode & 0o7777 == 0o400
+
+
+def test_whole_file_is_mapped_though_the_disk_is_full(
+    directory: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full XFS refuses to allocate what is there already."""
+    mapped(directory)
+    monkeypatch.setattr(os, "posix_fallocate", _fail)
+    assert map_stamps(directory) is not None
+
+
+def _fail(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 ON_A_FULL_DISK = """

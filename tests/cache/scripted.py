@@ -13,9 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from motoolsd.wire.cleaning import EndUse, Use
+from motoolsd.wire.envelopes import ReplyEnvelope, RequestEnvelope
 from motoolsd.wire.errors import ErrorCode, RemoteProtocolError
+from motoolsd.wire.explaining import Introduce, Missed
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import Released
 from motoolsd.wire.messages import (
+    Clear,
+    ClearAll,
     Cleared,
     Drain,
     Draining,
@@ -25,9 +30,7 @@ from motoolsd.wire.messages import (
     Hello,
     Lookup,
     Reply,
-    ReplyEnvelope,
     Request,
-    RequestEnvelope,
     Status,
     Stored,
 )
@@ -36,6 +39,7 @@ from motoolsd.wire.session import Refused, ServerSession, encode_frame
 from motoolsd.wire.version import __version__
 
 JOIN_TIMEOUT_S = 10.0
+CLEARED = {Kind.DATASET: 1, Kind.MODEL: 2, Kind.EVAL: 3}
 
 
 class Talk:
@@ -55,14 +59,20 @@ class Talk:
         self.reply(hello, self.session.welcome(version=version, pid=os.getpid(), started_by=started_by))
 
     def next(self) -> RequestEnvelope | None:
-        """The next request, or None when the client has gone."""
+        """The next request, or None when the client has gone. Who asks, and what lookups were about, is kept aside."""
+        while (request := self._next()) is not None and isinstance(request.body, Introduce | Missed):
+            self.daemon.told.append(request.body)
+        if request is not None:
+            self.daemon.requests.append(request.body)
+        return request
+
+    def _next(self) -> RequestEnvelope | None:
         while (event := self.session.next_event()) is None:
             data = self.connection.recv(65536)
             if not data:
                 return None
             self.session.receive_data(data)
         assert not isinstance(event, Refused), event
-        self.daemon.requests.append(event.body)
         return event
 
     def reply(self, request: RequestEnvelope, body: Reply) -> None:
@@ -93,13 +103,20 @@ def answer_to(request: Request) -> Reply:
             return Draining()
         case GetStatus():
             return Status(pid=1, version="0", socket=b"s", uptime_s=1.0, clients=1, entries=0)
+        case Clear():
+            return _cleared(request.kind)
+        case ClearAll():
+            return _cleared(*Kind)
         case Use() | EndUse():
             return Released(count=1)
     if type(request).__name__.startswith("Put"):
         return Stored()
-    if type(request).__name__.startswith("Clear"):
-        return Cleared(datasets=1, models=2, evals=3)
     return Failure(code=ErrorCode.INVALID_REQUEST, message=f"the script has no answer to {type(request).__name__}")
+
+
+def _cleared(*kinds: Kind) -> Cleared:
+    datasets, models, evals = (CLEARED[kind] if kind in kinds else 0 for kind in Kind)
+    return Cleared(datasets=datasets, models=models, evals=evals)
 
 
 Script = Callable[[Talk], None]
@@ -122,12 +139,14 @@ class ScriptedDaemon:
 
     Attributes:
         requests: everything that came, in order, over all connections.
+        told: what else was told, and wants no answer.
         accepted: how many connections there were.
     """
 
     def __init__(self, directory: Path, scripts: tuple[Script, ...]) -> None:
         self.directory = directory
         self.requests: list[Request] = []
+        self.told: list[Introduce | Missed] = []
         self.accepted = 0
         self.failures: list[BaseException] = []
         self._scripts = scripts

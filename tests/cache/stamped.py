@@ -7,8 +7,9 @@ import os
 import time
 from pathlib import Path
 
+from motoolsd.wire.envelopes import RequestEnvelope
 from motoolsd.wire.keys import SLOT_COUNT, STAMPS_SIZE_BYTES, Kind, slot_of
-from motoolsd.wire.messages import Hello, RequestEnvelope, Used
+from motoolsd.wire.messages import Hello, Used
 from motoolsd.wire.names import STAMPS
 from motoolsd.wire.version import __version__
 from tests.cache.scripted import Script, ScriptedDaemon, Talk, answer_to

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from motools.cache import calls
-from motools.cache.calls import Provenance
 from motools.cache.errors import CacheProtocolError, CacheRequestError, StorageFailed
+from motools.cache.recording import Provenance
 from motoolsd.wire import messages as m
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.fields import TEXT_SIZE_MAX
+from motoolsd.wire.filters import Filters
+from motoolsd.wire.listing import DatasetPage, EvalPage
 
 NOTHING = Provenance(None, None)
 KEY = m.RequestKey(b"client-of-tests.", 1, 1)
@@ -85,19 +87,33 @@ def test_failure_in_place_of_a_reply_is_raised() -> None:
     with pytest.raises(StorageFailed, match="I/O error"):
         calls.clear_all().result(failure)
     with pytest.raises(StorageFailed):
-        calls.list_datasets().result_of_pages([m.DatasetPage(items=[]), failure])
+        calls.list_datasets().result_of_pages([DatasetPage(items=[]), failure])
 
 
 def test_page_of_another_kind_is_a_protocol_error() -> None:
     """A listing of datasets holds datasets."""
     with pytest.raises(CacheProtocolError):
-        calls.list_datasets().result_of_pages([m.EvalPage(items=[], is_last=True)])
+        calls.list_datasets().result_of_pages([EvalPage(items=[], is_last=True)])
 
 
-def test_cleared_counts_are_those_of_the_kind() -> None:
-    """Each clear gives its own number, all of them together a mapping."""
-    reply = m.Cleared(datasets=1, models=2, evals=3)
-    assert calls.clear_datasets(None).result(reply) == 1
-    assert calls.clear_models(None).result(reply) == 2
-    assert calls.clear_evals(None, None).result(reply) == 3
-    assert calls.clear_all().result(reply) == {"datasets": 1, "models": 2, "evals": 3}
+def test_cleared_counts_hold_what_went_downstream() -> None:
+    """Each clear gives one number for everything that it took, all of them together a mapping."""
+    assert calls.clear_datasets(None).result(m.Cleared(datasets=1, models=2, evals=3)) == 6
+    assert calls.clear_models(None).result(m.Cleared(models=2, evals=3)) == 5
+    assert calls.clear_evals(None, None).result(m.Cleared(evals=3)) == 3
+    assert calls.clear_all().result(m.Cleared(datasets=1, evals=3)) == {"datasets": 1, "models": 0, "evals": 3}
+
+
+def test_clear_carries_what_narrows_and_widens_it() -> None:
+    """And is kept from a daemon that would leave the filters out, and so remove everything."""
+    scope = calls.ClearScope(force=True, filters=Filters(version="1"), downstream=True)
+    for call in (
+        calls.clear_datasets(None, scope),
+        calls.clear_models(None, scope),
+        calls.clear_evals(None, None, scope),
+    ):
+        request = request_of(call)
+        assert (request.force, request.filters, request.downstream) == (True, Filters(version="1"), True)
+        assert call.needs == "filters"
+    assert calls.clear_models(None).needs is None
+    assert calls.clear_models(None, calls.ClearScope(downstream=True)).needs == "filters"

@@ -9,75 +9,17 @@ import pytest
 
 from motools.cache import DatasetEntry, EvalEntry, ModelEntry, cleaning_calls
 from motools.cache.arguments import byte_size, duration, seconds_until
-from motools.cache.cleaning_calls import Pruning, use_parts
+from motools.cache.calls import UNPINNED, ClearScope
+from motools.cache.cleaning_calls import use_parts
 from motools.cache.clock import wall_s
 from motools.cache.errors import CacheRequestError, EntryNotFound
 from motoolsd.wire.cleaning import Criteria, EmptyTrash, Pin, Undo
+from motoolsd.wire.filters import Filters
 from motoolsd.wire.keys import Kind, eval_key
 from motoolsd.wire.messages import RequestKey
 
 DAY_S = 86_400.0
 KEY = RequestKey(bytes(16), 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"older_than": "30d"}, Criteria(kinds=tuple(Kind), older_than_s=30 * DAY_S)),
-        ({"older_than": 0}, Criteria(kinds=tuple(Kind), older_than_s=0.0)),
-        ({"unused_for": timedelta(hours=2)}, Criteria(kinds=tuple(Kind), unused_for_s=7200.0)),
-        ({"to": "50GB"}, Criteria(kinds=tuple(Kind), to_bytes=50 * 10**9)),
-        ({"to": 0}, Criteria(kinds=tuple(Kind), to_bytes=0)),
-        ({"older_than": 1, "kinds": ["model", "model"]}, Criteria(kinds=(Kind.MODEL,), older_than_s=1.0)),
-        ({"orphans": True}, Criteria(orphans=True)),
-        ({"orphans": True, "orphan_age": "1h"}, Criteria(orphans=True, orphan_age_s=3600.0)),
-        ({"dangling": True}, Criteria(dangling=True)),
-        ({"dangling": True, "force": True}, Criteria(dangling=True, force=True)),
-        (
-            {"orphans": True, "unused_for": "14d"},
-            Criteria(kinds=tuple(Kind), orphans=True, unused_for_s=14 * DAY_S),
-        ),
-    ],
-)
-def test_prune_asks_for_what_is_chosen(given: dict[str, Any], expected: Criteria) -> None:
-    """Entries of all kinds only if an age or a size chooses among them."""
-    assert Pruning(**given).criteria() == expected
-
-
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ({}, "give older_than, unused_for, to, orphans=True or dangling=True"),
-        ({"force": True}, "until it is told what"),
-        ({"kinds": ["model"]}, "until it is told what"),
-        ({"kinds": ["model"], "dangling": True}, "kinds choose among"),
-        ({"kinds": ["model"], "orphans": True}, "kinds choose among"),
-        ({"kinds": [], "to": 1}, "kinds is empty"),
-        ({"kinds": ["models"], "to": 1}, "no kind 'models': choose from dataset, model, eval"),
-        ({"kinds": "model", "to": 1}, "a list of kinds"),
-        ({"older_than": "30 monkeys"}, "older_than: '30 monkeys' is no duration"),
-        ({"older_than": -1}, "is no duration"),
-        ({"older_than": timedelta(seconds=-1)}, "is no duration"),
-        ({"older_than": float("nan")}, "is no duration"),
-        ({"older_than": True}, "must be a duration, not bool"),
-        ({"unused_for": b"1d"}, "must be a duration, not bytes"),
-        ({"to": "many"}, "to: 'many' is no size"),
-        ({"to": -1}, "is no size"),
-        ({"to": float("inf")}, "is no size"),
-        ({"to": False}, "must be a size"),
-        ({"orphans": True, "orphan_age": None}, "orphan_age must be a duration"),
-    ],
-)
-def test_prune_refuses_what_would_remove_more_than_was_meant(given: dict[str, Any], reason: str) -> None:
-    """Nothing is guessed: kinds alone would be all of them."""
-    with pytest.raises(CacheRequestError, match=reason):
-        Pruning(**given).criteria()
-
-
-def test_option_of_another_name_is_a_mistake() -> None:
-    """A misspelt `dry_run` must not remove anything."""
-    with pytest.raises(TypeError, match="dryrun"):
-        Pruning(dryrun=True)  # type: ignore[call-arg]
 
 
 def test_dry_run_without_files_names_the_remedy() -> None:
@@ -90,14 +32,24 @@ def test_dry_run_without_files_names_the_remedy() -> None:
 
 def test_empty_list_chooses_nothing_and_none_everything() -> None:
     """As without files."""
-    assert cleaning_calls.datasets([], force=False) == Criteria(kinds=(Kind.DATASET,), keys=[])
-    assert cleaning_calls.datasets(None, force=True) == Criteria(kinds=(Kind.DATASET,), force=True)
-    assert cleaning_calls.models(["m"], force=False) == Criteria(kinds=(Kind.MODEL,), model_ids=["m"])
-    evals = cleaning_calls.evals(["m"], ["t"], force=False)
+    assert cleaning_calls.datasets([], UNPINNED) == Criteria(kinds=(Kind.DATASET,), keys=[])
+    assert cleaning_calls.datasets(None, ClearScope(force=True)) == Criteria(kinds=(Kind.DATASET,), force=True)
+    assert cleaning_calls.models(["m"], UNPINNED) == Criteria(kinds=(Kind.MODEL,), model_ids=["m"])
+    evals = cleaning_calls.evals(["m"], ["t"], UNPINNED)
     assert evals == Criteria(kinds=(Kind.EVAL,), model_ids=["m"], task_ids=["t"])
     assert cleaning_calls.everything(force=False) == Criteria(kinds=tuple(Kind))
     with pytest.raises(CacheRequestError, match="list of texts"):
-        cleaning_calls.datasets("hash", force=False)
+        cleaning_calls.datasets("hash", UNPINNED)
+
+
+def test_plan_carries_filters_and_what_was_made_from_entries() -> None:
+    """And is kept from a daemon that would leave them out, and so plan to remove everything."""
+    scope = ClearScope(filters=Filters(version="1"), downstream=True)
+    criteria = cleaning_calls.models(None, scope)
+    assert criteria == Criteria(kinds=(Kind.MODEL,), filters=Filters(version="1"), downstream=True)
+    assert cleaning_calls.make_plan(criteria).needs == "filters"
+    assert cleaning_calls.make_plan(Criteria(kinds=(Kind.MODEL,), downstream=True)).needs == "filters"
+    assert cleaning_calls.make_plan(Criteria(kinds=(Kind.MODEL,))).needs is None
 
 
 def test_durations_and_sizes_are_read_as_people_write_them() -> None:

@@ -14,7 +14,8 @@ from motools.cache.endpoint import open_socket
 from motools.cache.errors import CacheProtocolError, ConnectionLost, DaemonBusy
 from motoolsd.wire.frames import REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import DatasetPage, Found, Hello, ListEntries, Lookup, Stored, Used
+from motoolsd.wire.listing import DatasetPage, ListEntries
+from motoolsd.wire.messages import Found, Hello, Lookup, Stored, Used
 from motoolsd.wire.version import __version__
 from tests.cache.scripted import Talk, scripted_daemon
 from tests.cache.stamped import hits_told, next_question

@@ -131,3 +131,15 @@ def test_lack_of_descriptors_is_said_and_is_no_missing_directory(
     with pytest.raises(CacheUnavailable, match="ulimit") as caught:
         open_socket(str(cache_dir), timeout_s=1)
     assert caught.value.is_final
+
+
+def test_disk_that_fails_is_no_mistake_of_the_callers(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that can do without the cache goes on; nobody is told to name another directory."""
+    cache_dir.mkdir()
+
+    def fail(_path: object, **_options: object) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.stat", fail)
+    with pytest.raises(DaemonNotRunning, match=r"cannot be read \(Input/output error\): see the kernel log"):
+        open_socket(str(cache_dir), timeout_s=1.0)

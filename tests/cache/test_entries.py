@@ -37,6 +37,29 @@ def test_model_of_the_older_package_has_no_config() -> None:
     assert (entry.dataset_hash, entry.config, entry.backend_type) == (None, None, None)
 
 
+def test_entry_says_why_it_misses_and_what_else_is_known() -> None:
+    """What was stored with it, and what happened to it since."""
+    row = ModelRow(
+        cache_key="k",
+        value=b"model",
+        void_since="2026-01-31T00:00:00.000Z",
+        void_reason="invalidated",
+        void_detail="wrong tokenizer",
+        seconds=1.5,
+        metadata=b'{"cost": 2}',
+    )
+    entry = model_entry(row)
+    assert (entry.void_since, entry.void_reason, entry.void_detail, entry.seconds, entry.metadata) == (
+        "2026-01-31T00:00:00.000Z",
+        "invalidated",
+        "wrong tokenizer",
+        1.5,
+        {"cost": 2},
+    )
+    plain = model_entry(ModelRow(cache_key="k", value=b"model"))
+    assert (plain.void_since, plain.void_reason, plain.void_detail, plain.seconds, plain.metadata) == (None,) * 5
+
+
 def test_text_that_somebody_wrote_by_hand_is_no_error() -> None:
     """A column that holds no JSON reads as None, and the listing goes on."""
     assert model_entry(ModelRow(cache_key="k", value=b"m", config=b"{oops")).config is None

@@ -10,6 +10,7 @@ import pytest
 from motools.cache import errors
 from motools.cache.errors import (
     CLASS_OF_CODE,
+    AmbiguousName,
     CacheDirectoryMissing,
     CacheError,
     CacheProtocolError,
@@ -19,6 +20,7 @@ from motools.cache.errors import (
     UncacheableConfigError,
     error_from,
 )
+from motools.cache.explanations import EntryName
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import Failure
 
@@ -34,6 +36,8 @@ def sample(kind: type[CacheError]) -> CacheError:
     """An error as the package raises it."""
     if kind is UncacheableConfigError:
         return UncacheableConfigError("config.lr", "is nan")
+    if kind is AmbiguousName:
+        return AmbiguousName("run", [EntryName(kind="model", key=f"run-{number}", value="m") for number in range(7)])
     if issubclass(kind, CacheUnavailable | StorageFailed):
         return kind("what went wrong", False)
     return kind("what went wrong")
@@ -112,3 +116,12 @@ def test_uncacheable_config_says_what_to_use_instead() -> None:
 def test_unavailable_prints_its_text_alone() -> None:
     """The outcome is an attribute, not part of the text."""
     assert str(ConnectionLost("gone", False)) == "gone"
+
+
+def test_ambiguous_name_says_what_it_may_mean() -> None:
+    """The first five; all that the daemon named are an attribute."""
+    error = sample(AmbiguousName)
+    assert isinstance(error, AmbiguousName)
+    assert str(error).startswith("run means several entries: model run-0, model run-1,")
+    assert "model run-4 ...; give more of the name, or its kind" in str(error)
+    assert len(error.candidates) == 7

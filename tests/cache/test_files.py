@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -262,7 +263,7 @@ def test_full_disk_is_said_and_leaves_nothing(directory: Path, tmp_path: Path) -
     try:
         with (
             Staging(str(directory)) as staging,
-            pytest.raises(StorageFailed, match=r"disk is full .* nothing was stored"),
+            pytest.raises(StorageFailed, match=r"disk is full .* nothing of this was stored"),
         ):
             staging.stage(b"x" * 3 * CHUNK_SIZE_BYTES)
     finally:
@@ -295,3 +296,19 @@ def test_closing_twice_and_closing_unused_do_nothing(directory: Path) -> None:
         used.stage(b"x")
         used.close()
     assert in_staging(directory) == []
+
+
+def test_disk_that_does_not_even_tell_keeps_no_descriptor_open(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut: closing raises nothing, and the disk can be unmounted."""
+
+    def fail(_descriptor: int) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Staging(str(directory)) as staging:
+        staging.stage(b"x")
+        monkeypatch.setattr("os.fstat", fail)
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

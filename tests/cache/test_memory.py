@@ -35,7 +35,7 @@ async def test_size_is_that_of_the_entries() -> None:
     empty = await cache.get_size_breakdown()
     await cache.set_file_id("d", "x" * 1000)
     full = await cache.get_size_breakdown()
-    assert empty == dict.fromkeys(("datasets", "runs", "evals", "database", "trash", "staging"), 0)
+    assert empty == dict.fromkeys(("datasets", "runs", "evals", "database", "trash", "staging", "ballast"), 0)
     assert 1000 < full["database"] < 1200
     assert (await cache.get_stats()).total_size_bytes == full["database"]
 

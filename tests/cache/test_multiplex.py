@@ -15,20 +15,10 @@ import pytest
 from motools.cache.endpoint import open_socket
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ConnectionLost
 from motools.cache.multiplex import MultiplexedConnection
+from motoolsd.wire.envelopes import RequestEnvelope
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import (
-    OUTSTANDING_MAX,
-    DatasetPage,
-    Found,
-    ListEntries,
-    Lookup,
-    PutEvals,
-    Reply,
-    RequestEnvelope,
-    RequestKey,
-    Stored,
-    Used,
-)
+from motoolsd.wire.listing import DatasetPage, ListEntries
+from motoolsd.wire.messages import OUTSTANDING_MAX, Found, Lookup, PutEvals, Reply, RequestKey, Stored, Used
 from tests.cache.scripted import ScriptedDaemon, Talk, scripted_daemon, serve
 from tests.cache.stamped import hits_told, next_question
 
@@ -241,7 +231,7 @@ async def test_answer_that_came_before_the_end_is_given(cache_dir: Path) -> None
         talk.greet()
         request = talk.next()
         assert request is not None
-        from motoolsd.wire.messages import ReplyEnvelope
+        from motoolsd.wire.envelopes import ReplyEnvelope
         from motoolsd.wire.session import encode_frame
 
         talk.send(encode_frame(ReplyEnvelope(request.id, found(request))) + b"\0\0\0\0")

@@ -15,7 +15,7 @@ from motools.cache.errors import (
     PeerRefused,
     StorageFailed,
 )
-from motools.cache.recovery import PAUSE_FIRST_S, PAUSE_LAST_S, Recovery, RequestKeys, is_outdated
+from motools.cache.recovery import PAUSE_FIRST_S, PAUSE_LAST_S, RENEWALS_MAX, Recovery, RequestKeys, is_outdated
 from motoolsd.wire.messages import PROTOCOL, Welcome
 from motoolsd.wire.version import __version__
 
@@ -145,3 +145,23 @@ def test_answer_to_a_retry_settles_the_outcome() -> None:
     with pytest.raises(CacheRequestError) as caught:
         recovery.after(refusal, 2)
     assert caught.value is refusal
+
+
+def test_disk_that_fails_again_is_not_tried_for_the_whole_time() -> None:
+    """A retry settles what became of the first; afterwards the caller hears of it, through renewals too."""
+    patience = recovery(is_write=True)
+    error = StorageFailed("fsync", False)
+    patience.after(error, 100.0)
+    patience = patience.anew(100.0)
+    patience.after(error, 100.0)
+    with pytest.raises(StorageFailed) as caught:
+        patience.anew(100.0).after(error, 100.0)
+    assert not caught.value.outcome_known
+
+
+def test_patience_is_renewed_so_often_and_not_for_ever() -> None:
+    """A daemon that begins to answer and dies of it each time."""
+    patience = recovery()
+    for renewal in range(RENEWALS_MAX + 5):
+        patience = patience.anew(100.0 + renewal)
+    assert patience.left_s(100.0) == recovery().left_s(100.0) + RENEWALS_MAX - 1

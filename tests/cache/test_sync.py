@@ -24,8 +24,10 @@ from motools.cache.errors import (
     StorageFailed,
     VersionMismatch,
 )
+from motoolsd.wire.envelopes import ReplyEnvelope
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.messages import DatasetPage, Failure, Hello, Lookup, ReplyEnvelope, Stored, Welcome
+from motoolsd.wire.listing import DatasetPage
+from motoolsd.wire.messages import Failure, Hello, Lookup, Stored, Welcome
 from motoolsd.wire.names import SOCKET
 from motoolsd.wire.session import encode_frame
 from tests.cache.scripted import Script, Talk, answer_to, scripted_daemon, serve, silent

@@ -25,8 +25,9 @@ from motools.cache import (
     SyncCache,
 )
 from motoolsd.wire import cleaning as wire
+from motoolsd.wire.envelopes import RequestEnvelope
 from motoolsd.wire.errors import ErrorCode
-from motoolsd.wire.messages import Cleared, Failure, GetStatus, RequestEnvelope
+from motoolsd.wire.messages import Cleared, Failure, GetStatus
 from motoolsd.wire.sizes import GetSizes, Size, Sizes
 from tests.cache.scripted import Script, Talk, answer_to, scripted_daemon, silent
 from tests.cache.twins import TWINS, run_twin

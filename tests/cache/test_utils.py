@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from motools.cache import Cache, CacheUtils, InMemoryCache, SyncCache
-from motools.cache.errors import CacheDirectoryMissing, DaemonNotRunning
+from motools.cache.errors import CacheDirectoryMissing, CacheRequestError, DaemonNotRunning
 from tests.cache.scripted import scripted_daemon
 
 
@@ -45,6 +46,47 @@ def test_closing_leaves_a_cache_of_the_callers_open() -> None:
     with CacheUtils(cache):
         pass
     assert CacheUtils(cache).list_datasets() == []
+
+
+def filled() -> InMemoryCache:
+    """A backend without a daemon, and something in it."""
+    backend = InMemoryCache()
+    CacheUtils(backend).put_dataset(b"content", "file")
+    return backend
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda utils: utils.list_datasets(version="1"),
+        lambda utils: utils.list_models("m", sort="key"),
+        lambda utils: utils.list_evals(limit=1),
+        lambda utils: utils.list_entries("dataset"),
+        lambda utils: utils.clear_datasets(version="1"),
+        lambda utils: utils.clear_datasets(keys=[]),
+        lambda utils: utils.clear_datasets(downstream=True),
+        lambda utils: utils.clear_datasets(delete_files=True, version="1"),
+        lambda utils: utils.prune(older_than=0),
+        lambda utils: utils.invalidate(reason="bug", kinds=["dataset"]),
+        lambda utils: utils.explain_dataset("d"),
+        lambda utils: utils.get_usage(),
+    ],
+)
+def test_backend_without_a_daemon_never_leaves_a_filter_out(ask: Callable[[CacheUtils], object]) -> None:
+    """It refuses instead, and nothing is removed."""
+    backend = filled()
+    with pytest.raises(CacheRequestError, match="InMemoryCache has no daemon to ask"):
+        ask(CacheUtils(backend))
+    assert len(CacheUtils(backend).list_datasets()) == 1
+
+
+def test_filters_that_are_none_ask_any_backend() -> None:
+    """They filter nothing."""
+    utils = CacheUtils(filled())
+    assert len(utils.list_datasets(version=None, labels=None)) == 1
+    assert utils.list_models(None, version=None) == []
+    assert utils.list_evals(version=None) == []
+    assert utils.clear_datasets(version=None) == 1
 
 
 @pytest.mark.parametrize("kind", [SyncCache, Cache])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from motools.cache import CacheUtils, InMemoryCache
+from motools.cache import CacheUtils, InMemoryCache, Listing, Usage
 from motools.cache.cleaning import EntrySize, OnProgress, Progress, SizeReport
+from motools.cache.lookups import KindName
 from motools.cli import cache as cache_commands
-from motools.cli import main
+from motools.cli import filter_options, main
 from motoolsd.wire.sizes import Size
 
 
@@ -26,9 +27,37 @@ class Done(NamedTuple):
 
 Motools = Callable[..., Done]
 
+FILTERS = {f"--{name.replace('_', '-')}" for name in filter_options.NAMES}
+
 
 class MemoryUtils(CacheUtils):
-    """The management API of a cache in memory, which has no files but says that it has."""
+    """The management API of a cache in memory, which has no files but says that it has, and knows some filters."""
+
+    def list_entries(
+        self,
+        kind: KindName,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        **filters: Any,  # noqa: ANN401 - as the command passes them
+    ) -> Listing:
+        """What passes filters by ids and datasets, in the order in which it was stored."""
+        assert (sort, cursor) == (None, None), "memory does not sort"
+        listings: dict[str, Callable[[], list[Any]]] = {
+            "dataset": self.list_datasets,
+            "model": self.list_models,
+            "eval": self.list_evals,
+        }
+        found = listings[kind]()
+        names = {"model_ids": "model_id", "task_ids": "task_id", "datasets": "dataset_hash"}
+        for name, wanted in filters.items():
+            found = [entry for entry in found if getattr(entry, names[name]) in wanted]
+        return Listing(items=found[:limit])
+
+    def get_usage(self, **_options: Any) -> list[Usage]:  # noqa: ANN401 - as above
+        """Nothing is counted."""
+        return []
 
     def get_size_report(
         self, *, rescan: bool = False, top: int = 0, on_progress: OnProgress | None = None
@@ -52,6 +81,18 @@ class MemoryUtils(CacheUtils):
             scanned_at="2026-11-23T12:00:00.123Z",
             top=[entry] * min(top, 1),
         )
+
+
+def without_filters(help_text: str) -> list[str]:
+    """The lines of a help, without those of the filters, which are the same everywhere."""
+    lines: list[str] = []
+    is_filter = False
+    for line in help_text.splitlines():
+        if line.startswith("  -"):
+            is_filter = line.split()[0].rstrip(",") in FILTERS
+        if not is_filter or not line.startswith("  "):
+            lines.append(line)
+    return lines
 
 
 @pytest.fixture

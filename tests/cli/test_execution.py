@@ -19,7 +19,7 @@ from motools.cli.execution import CannotRun, Outcome, execute
 from motools.cli.options import Result
 
 # pytest's own watchdog is a thread; it takes no lock that a forked child would need.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"), pytest.mark.alone]
 
 Run = Callable[..., Outcome]
 THREADS_LEFT_S = 20.0
@@ -32,9 +32,10 @@ def alone() -> None:
 
     A signal that is sent to us is for any thread that does not hold it back: it would end pytest.
     """
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "pytest-xdist keeps such a thread; run with -m alone and without -n"
     ends_s = time.monotonic() + THREADS_LEFT_S
     while takers := _threads_that_take_signals():
-        assert time.monotonic() < ends_s, takers
+        assert time.monotonic() < ends_s, f"threads that would take our signals; gdb -p tells whose they are: {takers}"
         time.sleep(0.05)
 
 

@@ -20,7 +20,7 @@ def test_stats_counts_for_programs(filled: InMemoryCache, motools: Motools) -> N
     """`stats --json` has the names of the API; JSON lines and CSV the same without the head."""
     document = json.loads(motools("cache", "stats", "--json").out)
     names = ["num_datasets", "num_models", "num_evals", "total_size_bytes", "scanned_at"]
-    assert list(document) == ["schema_version", "as_of", *names]
+    assert list(document) == ["schema_version", "as_of", *names, "lookups"]
     assert [document[name] for name in names[:3]] == [2, 3, 3]
     assert isinstance(document["total_size_bytes"], int)
     assert list(json.loads(motools("cache", "stats", "--format", "jsonl").out)) == names

@@ -12,6 +12,7 @@ from motools.cli.tables import (
     Column,
     cell_width,
     duration_text,
+    note_lines,
     pair_lines,
     plain,
     shown,
@@ -113,11 +114,11 @@ def test_the_heading_stands_out_where_asked_for() -> None:
 
 
 def test_a_huge_value_does_not_make_every_line_huge() -> None:
-    """One value of a megabyte in ten thousand items costs a few megabytes, not ten thousand of them; it is not cut."""
+    """One value of a megabyte in ten thousand items is shortened, and leaves the others' lines as they are."""
     items = [{"id": "x" * 1_000_000, "hits": 0}, *({"id": "b", "hits": 0} for _ in range(9_999))]
     lines = table_lines(COLUMNS, items, width=None)
     assert sum(map(len, lines)) < 4_000_000
-    assert lines[1] == f"{'x' * 1_000_000}     0"
+    assert lines[1] == f"{'x' * 2_000}... (1,000,000 characters)     0"
 
 
 def test_pairs_are_aligned() -> None:
@@ -181,3 +182,26 @@ def test_messages_break_between_words_and_never_inside_a_command() -> None:
     text = "no cache here: make one with `motools daemon start --cache-dir /a/b`.\nMore"
     assert wrapped(text, 30) == "no cache here: make one with\n`motools daemon start --cache-dir /a/b`.\nMore"
     assert wrapped(text, 200) == text
+
+
+def test_notes_are_broken_between_words_and_never_inside_a_command() -> None:
+    """Columns stand under each other; without a width, every note is one line."""
+    rows = [
+        (("ok", "lock"), "held by pid 7"),
+        (("problem", "socket"), "it is stale"),
+        ((), "next: `rm the socket` now"),
+    ]
+    assert note_lines(rows, width=None) == [
+        "ok       lock    held by pid 7",
+        "problem  socket  it is stale",
+        "                 next: `rm the socket` now",
+    ]
+    assert note_lines(rows, width=28) == [
+        "ok       lock    held by pid",
+        "                 7",
+        "problem  socket  it is stale",
+        "                 next:",
+        "                 `rm the socket`",
+        "                 now",
+    ]
+    assert note_lines([], width=80) == []

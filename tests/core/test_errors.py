@@ -10,7 +10,9 @@ from motoolsd.core.errors import (
     CorruptDatabase,
     EntryNotFound,
     EntryProtected,
+    NoRoom,
     PlanOutdated,
+    ReadOnlyDisk,
     RequestError,
     SchemaTooNew,
     StorageFailed,
@@ -52,10 +54,23 @@ def test_owner_is_named() -> None:
 
 
 def test_each_class_has_a_code_of_its_own() -> None:
-    """Except the one that says more of the same."""
+    """Except those that say more of the same."""
     classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, RequestError)]
-    codes = [found.code for found in classes if found is not AlreadyRunning]
+    codes = [found.code for found in classes if found not in (AlreadyRunning, NoRoom, ReadOnlyDisk)]
     assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("kind", [NoRoom, ReadOnlyDisk])
+def test_disk_that_takes_nothing_is_named_with_what_became_of_the_write(kind: type[NoRoom | ReadOnlyDisk]) -> None:
+    """Whether it was stored, and that nothing else was lost by it."""
+    known, unknown = kind("SQLITE_X"), kind("SQLITE_X", outcome_known=False)
+    assert known.to_failure().code == unknown.to_failure().code == "storage_failed"
+    assert known.outcome_known
+    assert "SQLITE_X" in known.message
+    assert "nothing of this was stored" in known.message
+    assert not unknown.outcome_known
+    assert "unknown" in unknown.message
+    assert "what was stored before" in unknown.message
 
 
 def test_outdated_plan_names_some_of_what_changed() -> None:

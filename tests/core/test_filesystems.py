@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from motoolsd.core.errors import UnsupportedFilesystem
-from motoolsd.core.filesystems import NETWORK_FILESYSTEMS, check_filesystem
+from motoolsd.core.filesystems import NETWORK_FILESYSTEMS, check_filesystem, network_filesystem
 
 EXT4, XFS, BTRFS, TMPFS, OVERLAY = 0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630
 
@@ -27,3 +27,9 @@ def test_sign_extended_number_is_the_same_file_system() -> None:
     """Statfs gives a signed word: CIFS comes out negative on some machines."""
     with pytest.raises(UnsupportedFilesystem, match="CIFS"):
         check_filesystem(0xFF534D42 - 2**32, "/cache")
+
+
+def test_name_alone_can_be_asked_for() -> None:
+    """None for a local one."""
+    assert network_filesystem(0x6969) == "NFS"
+    assert network_filesystem(EXT4) is None

@@ -56,6 +56,8 @@ def test_known_settings_are_taken() -> None:
         ("trash_share = -0.1", "trash_share"),
         ("trash_share = 2", "trash_share"),
         ("budget_interval_s = 0", "budget_interval_s"),
+        ("ballast = 'some'", "ballast"),
+        ("ballast = -1", "ballast"),
     ],
     ids=lambda text: str(text)[:30],
 )
@@ -118,3 +120,22 @@ def test_settings_made_in_code_are_checked_too() -> None:
     """A test or an embedding program makes the same mistakes."""
     with pytest.raises(ValueError, match="trash_keep"):
         Settings(trash_keep="7y")
+
+
+def test_ballast_may_be_turned_off() -> None:
+    """By a zero, as text or number."""
+    assert Settings().ballast_bytes == 4 << 20
+    assert [parse_settings(f"ballast = {value}", source="").ballast_bytes for value in ("0", "'0'", "'1MiB'")] == [
+        0,
+        0,
+        1 << 20,
+    ]
+
+
+def test_unknown_setting_is_named_with_the_nearest_that_there_is() -> None:
+    """A slip of the pen is told; what resembles nothing is only refused."""
+    with pytest.raises(StartFailed, match="Did you mean `max_size`"):
+        parse_settings("max_sise = 1", source="config.toml")
+    with pytest.raises(StartFailed, match="zzz") as raised:
+        parse_settings("zzz = 1", source="config.toml")
+    assert "Did you mean" not in str(raised.value)

@@ -239,7 +239,7 @@ def test_stats_and_sizes_have_the_promised_names(run: Run) -> None:
     async def body(cache: CacheBackend) -> None:
         await cache.set_file_id("d", "file")
         sizes = await cache.get_size_breakdown()
-        assert list(sizes) == ["datasets", "runs", "evals", "database", "trash", "staging"]
+        assert list(sizes) == ["datasets", "runs", "evals", "database", "trash", "staging", "ballast"]
         assert sizes["database"] > 0
         assert (await cache.get_stats()).total_size_bytes > 0
 

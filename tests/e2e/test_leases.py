@@ -195,7 +195,7 @@ def test_interrupted_blocking_waiter_leaves_no_ghost(shared_dir: Path) -> None:
 @pytest.mark.slow
 def test_wait_is_bounded_and_says_whom_for(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once after a while, on stderr; then the time is over."""
-    monkeypatch.setattr("motools.cache.sync_claims.NOTICE_AFTER_S", 0.05)
+    monkeypatch.setattr("motools.cache.sync_waiting.NOTICE_AFTER_S", 0.05)
     with SyncCache(shared_dir) as cache, job(shared_dir) as owner:
         assert owner.ask("claim k") == "owner"
         notice = io.StringIO()

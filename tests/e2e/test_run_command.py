@@ -168,7 +168,8 @@ def test_config_that_json_cannot_hold_is_refused(here: Path) -> None:
 def test_wait_is_bounded_and_failure_is_told(here: Path) -> None:
     """Exit 75 after the time; what waits for a command that fails hears of it, or takes over."""
     assert here.exists()
-    with running(*DATASET, "--", "sh", "-c", "echo on > started; sleep 2; exit 3") as first:
+    script = "echo on > started; until [ -e go ]; do sleep 0.05; done; exit 3"
+    with running(*DATASET, "--", "sh", "-c", script) as first, SyncCache(os.environ["MOTOOLS_CACHE_DIR"]) as cache:
         wait_for(here / "started")
         late = motools("run", *DATASET, "--timeout", "0.2", *storing("x"))
         assert (late.returncode, "still computes" in late.stderr) == (75, True)
@@ -176,6 +177,8 @@ def test_wait_is_bounded_and_failure_is_told(here: Path) -> None:
             running(*DATASET, *storing("x")) as told,
             running(*DATASET, "--on-failure", "take-over", *storing("y")) as heir,
         ):
+            until(lambda: any(lease.waiters >= 2 for lease in cache.list_leases()))
+            (here / "go").touch()
             assert first.wait(TIMEOUT_S) == 3
             assert "ended with 3" in told.communicate(timeout=TIMEOUT_S)[1]
             assert told.returncode == 1

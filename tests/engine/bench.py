@@ -15,9 +15,10 @@ from motoolsd.core.settings import Settings
 from motoolsd.core.slots import Slots
 from motoolsd.engine.engine import Engine
 from motoolsd.engine.index import Index
+from motoolsd.engine.usage import Audience, Tally
 from motoolsd.engine.writer import Writer
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import Lookup, WriteReply, WriteRequest
+from motoolsd.wire.messages import Found, Lookup, Used, WriteReply, WriteRequest
 from tests.fakes import FakeClock, FakeProcesses, GatedStore
 
 
@@ -52,13 +53,25 @@ class Bench:
 
     async def look_up(self, key: str, kind: Kind = Kind.DATASET) -> bytes | None:
         """What the engine answers now, with SQLite's help if need be."""
-        request = Lookup(kind=kind, keys=[key])
-        found = self.engine.lookup_nowait(request) or await self.engine.lookup(request)
-        return found.values[0]
+        return (await self.answer(Lookup(kind=kind, keys=[key]))).values[0]
+
+    async def answer(self, request: Lookup) -> Found:
+        """The same for any lookup."""
+        lookups = self.engine.lookups
+        return lookups.nowait(request, self.tally) or await lookups.find(request, self.tally)
+
+    def told(self, notice: Used) -> None:
+        """Take in hits that a client has counted."""
+        self.engine.notice(notice, self.tally)
+
+    @property
+    def tally(self) -> Tally:
+        """Where our lookups are counted."""
+        return self.engine.usage.tally(Audience("", "{}"))
 
     def peek(self, key: str, kind: Kind = Kind.DATASET) -> bytes | None:
         """What memory answers."""
-        found = self.engine.lookup_nowait(Lookup(kind=kind, keys=[key]))
+        found = self.engine.lookups.nowait(Lookup(kind=kind, keys=[key]), self.tally)
         assert found is not None, "memory cannot know"
         return found.values[0]
 

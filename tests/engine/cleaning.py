@@ -9,7 +9,8 @@ from typing import Any
 from motoolsd.store.entries import SetPin
 from motoolsd.wire.cleaning import ApplyPlan, Cleaned, Criteria, Kept, MakePlan, PlanItem, Progress, Protected, Undo
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import ListEntries, ModelPage, PutEvals, PutModel
+from motoolsd.wire.listing import ListEntries, ModelPage
+from motoolsd.wire.messages import PutEvals, PutModel
 from motoolsd.wire.sizes import GetSizes, Sizes
 from tests.engine.bench import Bench
 from tests.samples import put_evals, put_model, request_key
@@ -80,7 +81,7 @@ async def publish_eval(bench: Bench, task: str, path: str) -> None:
 
 async def key_of(bench: Bench, model_id: str) -> str:
     """The key of a model."""
-    async for page in bench.engine.list_entries(ListEntries(kind=Kind.MODEL, model_id=model_id)):
+    async for page in bench.engine.listing.entries(ListEntries(kind=Kind.MODEL, model_id=model_id)):
         assert isinstance(page, ModelPage)
         for row in page.items:
             return row.cache_key
@@ -89,7 +90,7 @@ async def key_of(bench: Bench, model_id: str) -> str:
 
 async def models(bench: Bench) -> list[str]:
     """The values of all models that are listed."""
-    pages = [page async for page in bench.engine.list_entries(ListEntries(kind=Kind.MODEL))]
+    pages = [page async for page in bench.engine.listing.entries(ListEntries(kind=Kind.MODEL))]
     return [row.value.decode() for page in pages for row in page.items]
 
 

@@ -54,10 +54,21 @@ async def test_least_recently_used_goes_down_to_the_low_mark(bench: Bench) -> No
     assert bench.engine.budget.evicted == 1, "it is within the budget"
 
 
+async def test_ballast_counts_for_no_budget(bench: Bench) -> None:
+    """Removing entries makes it no smaller."""
+    await fill(bench)
+    high = await total(bench)
+    (bench.directory / "ballast").write_bytes(b"x" * 10_000_000)
+    await sizes(bench, rescan=True)
+    assert await total(bench) > high
+    await budget(bench, max_size=high + 1_000_000)
+    assert await models(bench) == ["m1", "m2", "m3"]
+
+
 async def test_use_that_is_not_written_yet_counts(bench: Bench) -> None:
     """The one that was used stays, though it was stored first."""
     await fill(bench)
-    bench.engine.count_used(Used(kind=Kind.MODEL, hits={await key_of(bench, "m1"): 1}))
+    bench.told(Used(kind=Kind.MODEL, hits={await key_of(bench, "m1"): 1}))
     bench.engine.flush_usage_nowait()
     await bench.writer.wait_settled()
     await budget(bench, max_size=await total(bench) - 1, low_water=0.99)

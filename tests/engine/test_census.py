@@ -27,6 +27,7 @@ from tests.engine.conftest import OpenBench
 from tests.samples import execute, put_model
 
 INTERVAL_S = 3_600.0
+PATIENT_S = 60.0
 
 
 class Scans:
@@ -113,8 +114,10 @@ async def test_figures_are_those_of_the_disk(bench: Bench) -> None:
     assert figures.total_size_bytes == sum(size.size_bytes for size in figures.categories.values())
 
 
-async def test_small_tree_is_counted_for_each_question(bench: Bench) -> None:
+async def test_small_tree_is_counted_for_each_question(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to ask for a rescan of what takes a moment."""
+    monkeypatch.setattr(census, "QUICK_SCAN_S", PATIENT_S)  # a moment is longer where the suite has both processors
+    monkeypatch.setattr(census, "QUICK_WAIT_S", PATIENT_S)
     assert (await sizes(bench)).categories["runs"].size_bytes == 0
     write(bench.directory, "runs/job/weights")
     assert (await sizes(bench)).categories["runs"].size_bytes == 5_000
@@ -284,7 +287,7 @@ async def test_busy_daemon_makes_a_scan_pause(bench: Bench, monkeypatch: pytest.
     def scan(_owned: list[bytes], *, step: Callable[[int], None], **_rest: object) -> Scan:
         step(100)
         assert paused == []
-        bench.engine.served += 1_000
+        bench.engine.lookups.served += 1_000
         step(200)
         assert len(paused) == 1
         step(300)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from motoolsd.core.errors import RequestError
 from motoolsd.engine.checks import check_listing, check_write
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import ListEntries, PutModel, WriteRequest
+from motoolsd.wire.listing import ListEntries
+from motoolsd.wire.messages import PutModel, WriteRequest
 from tests.samples import clear, clear_all, put_dataset, put_evals, put_model, request_key
 
 
@@ -69,7 +72,7 @@ def test_write_that_breaks_a_rule_is_refused_by_name(request_: WriteRequest, nam
         (Kind.EVAL, {"model_id": "m", "task_id": "t"}),
     ],
 )
-def test_listing_takes_the_filters_of_its_kind(kind: Kind, filters: dict[str, str]) -> None:
+def test_listing_takes_the_filters_of_its_kind(kind: Kind, filters: dict[str, Any]) -> None:
     """Those that its rows have."""
     check_listing(ListEntries(kind=kind, **filters))
 
@@ -79,5 +82,6 @@ def test_listing_takes_the_filters_of_its_kind(kind: Kind, filters: dict[str, st
 )
 def test_listing_refuses_other_filters(kind: Kind, name: str) -> None:
     """Rather than to list everything."""
+    only: dict[str, Any] = {name: "x"}
     with pytest.raises(RequestError, match=f"{kind.plural} cannot be chosen by {name}"):
-        check_listing(ListEntries(kind=kind, **{name: "x"}))
+        check_listing(ListEntries(kind=kind, **only))

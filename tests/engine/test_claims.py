@@ -51,7 +51,7 @@ class Job:
 
     async def ask(self, request: Claim) -> list[KeyState]:
         """The states of its keys."""
-        reply = await self.bench.engine.claims.claim(request, self.pid, self, self.waiting.append)
+        reply = await self.bench.engine.claims.claim(request, self.pid, self, self.bench.tally, self.waiting.append)
         assert isinstance(reply, Claimed)
         return reply.states
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from motoolsd.core.errors import StorageFailed
-from motoolsd.core.ports import DiskFull, PathChanged, TreeError
+from motoolsd.core.ports import DiskFull, PathChanged, ReadOnly, TreeError
 from motoolsd.engine.disk import run_on_disk
 
 
@@ -17,7 +17,8 @@ async def test_what_works_gives_its_answer() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (DiskFull(b"runs/a", "no room is left"), r"disk is full \(runs/a: no room is left\): free some space"),
+        (DiskFull(b"runs/a", "no room is left"), r"disk is full \(runs/a: no room is left\): .*cache trash empty"),
+        (ReadOnly(b"runs/a", "it is so"), r"read-only \(runs/a: it is so\)"),
         (TreeError(b"runs/\xff", "Input/output error"), r"refuses: runs/\\xff: Input/output error"),
         (PathChanged(b"runs/a", "it is another"), r"refuses: runs/a: it is another"),
     ],

@@ -1,12 +1,11 @@
-"""Lookups from memory, SQLite where memory cannot know, and no answer that others could contradict."""
+"""Memory is what the database is, whatever is written while it is loaded; usage, checks and figures."""
 
 from __future__ import annotations
 
 import logging
 import random
-import sqlite3
 import threading
-from contextlib import closing
+from typing import Any
 from zlib import crc32
 
 import anyio
@@ -15,123 +14,14 @@ import pytest
 
 from motoolsd.core.errors import RequestError, StorageFailed
 from motoolsd.engine import engine as engine_module
+from motoolsd.engine import lookups as lookups_module
 from motoolsd.engine import writer as writer_module
-from motoolsd.store.reads import Values
 from motoolsd.wire.keys import Kind, eval_key
-from motoolsd.wire.messages import ListEntries, Lookup, PutEvals, PutModel, Stored, Used
+from motoolsd.wire.messages import PutEvals, PutModel, Stored, Used
 from motoolsd.wire.sizes import GetSizes, Sizes
 from tests.engine.bench import Bench
 from tests.engine.conftest import OpenBench
-from tests.samples import clear, clear_all, execute, put_dataset, put_evals, put_model, query, request_key
-
-
-def insert(database: str, key: str, value: str) -> None:
-    """What another program does to cache.db."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("INSERT OR REPLACE INTO dataset_files (dataset_hash, file_id) VALUES (?, ?)", (key, value))
-
-
-async def test_hits_and_misses_are_answered_from_memory(bench: Bench) -> None:
-    """With everything loaded, neither waits for SQLite."""
-    await bench.write(put_dataset("d", b"file"))
-    found = bench.engine.lookup_nowait(Lookup(kind=Kind.DATASET, keys=["d", "e"]))
-    assert found is not None
-    assert found.values == [b"file", None]
-    assert bench.engine.entries == 1
-
-
-async def test_absence_is_no_miss_before_everything_is_loaded(open_bench: OpenBench, database: str) -> None:
-    """Until then SQLite is asked, and what it says is remembered."""
-    insert(database, "d", "file")
-    async with open_bench(loaded=False) as bench:
-        assert bench.engine.lookup_nowait(Lookup(kind=Kind.DATASET, keys=["d"])) is None
-        assert [await bench.look_up(key) for key in ("d", "e")] == [b"file", None]
-        assert bench.peek("d") == b"file"
-
-
-async def test_lookups_go_to_sqlite_when_memory_is_too_small(open_bench: OpenBench, database: str) -> None:
-    """With more data than room, every entry is still found, and never more are held than allowed."""
-    for number in range(10):
-        insert(database, f"d{number}", f"file-{number}")
-    async with open_bench(index_entries_max=3, load_rows=2) as bench:
-        for number in (*range(10), *range(10)):
-            assert await bench.look_up(f"d{number}") == b"file-%d" % number
-            assert bench.engine.entries <= 3
-        assert await bench.look_up("missing") is None
-        assert (await bench.engine.stats()).num_datasets == 10
-
-
-async def test_answer_from_sqlite_is_held_until_the_commit_is_visible(open_bench: OpenBench) -> None:
-    """Else one client could see the new value, and another, later, the old one from memory."""
-    async with open_bench(loaded=False) as bench:
-        bench.store.shown_gate = threading.Event()
-        bench.writer.submit_nowait(put_dataset("d", b"new"), lambda _: None)
-        await bench.store.committed.wait()
-        answers: list[bytes | None] = []
-
-        async def look_up() -> None:
-            answers.append(await bench.look_up("d"))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(look_up)
-            for _ in range(4 * engine_module.READ_ATTEMPTS):  # as long as the lookup could take, and longer
-                assert await bench.store.values(Kind.DATASET, ["d"]) == Values({"d": b"new"}, {})
-                await anyio.wait_all_tasks_blocked()
-            assert answers == []
-            bench.open_gates()
-        assert answers == [b"new"]
-
-
-async def test_answer_that_was_overtaken_does_not_enter_memory(
-    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A value that was read before a commit and arrives after it is read again."""
-    async with open_bench(loaded=False) as bench:
-        await bench.write(put_dataset("d", b"old"))
-        bench.index.forget()
-        real_values, overtaken = bench.store.values, False
-
-        async def slow_values(kind: Kind, keys: list[str]) -> Values:
-            nonlocal overtaken
-            read = await real_values(kind, keys)
-            if not overtaken:
-                overtaken = True
-                await bench.write(put_dataset("d", b"new"))
-                bench.index.remove(Kind.DATASET, "d")  # as if it had been dropped for want of room
-            return read
-
-        monkeypatch.setattr(bench.store, "values", slow_values)
-        assert await bench.look_up("d") == b"new"
-        assert bench.peek("d") == b"new"
-
-
-async def test_several_keys_are_seen_as_one_write_left_them(
-    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory and SQLite are never mixed in one answer: a write of several keys is seen whole or not at all."""
-    async with open_bench(loaded=False) as bench:
-        keys = [eval_key("m", task, "inspect", None) for task in ("t1", "t2")]
-        await bench.write(put_evals({"t1": b"old1", "t2": b"old2"}))
-        bench.index.remove(Kind.EVAL, keys[1])
-        real_values, round_number = bench.store.values, 0
-
-        async def overtaken_values(kind: Kind, wanted: list[str]) -> Values:
-            nonlocal round_number
-            round_number += 1
-            await bench.write(put_evals({"t1": b"%d" % round_number, "t2": b"%d" % round_number}))
-            bench.index.remove(Kind.EVAL, keys[1])
-            return await real_values(kind, wanted)
-
-        monkeypatch.setattr(bench.store, "values", overtaken_values)
-        first, second = (await bench.engine.lookup(Lookup(kind=Kind.EVAL, keys=keys))).values
-        assert first == second
-
-
-async def test_key_of_an_evaluation_that_nobody_makes_is_refused(open_bench: OpenBench) -> None:
-    """The same columns in another spelling would never be told of a change."""
-    async with open_bench(loaded=False) as bench:
-        with pytest.raises(RequestError, match="not the key"):
-            await bench.engine.lookup(Lookup(kind=Kind.EVAL, keys=['["m", "t", "b", null]']))
+from tests.samples import clear, clear_all, execute, insert, put_dataset, put_evals, put_model, query, request_key
 
 
 async def test_load_does_not_resurrect_what_was_written_meanwhile(open_bench: OpenBench, database: str) -> None:
@@ -154,8 +44,8 @@ async def test_entry_that_shares_a_slot_with_a_write_is_still_loaded(
     open_bench: OpenBench, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slot that moved while a slice was read says nothing of the other keys in it: none becomes a false miss."""
-    monkeypatch.setattr(engine_module, "slot_of", lambda _kind, _key: 1)
-    monkeypatch.setattr(writer_module, "slot_of", lambda _kind, _key: 1)
+    for module in (engine_module, lookups_module, writer_module):
+        monkeypatch.setattr(module, "slot_of", lambda _kind, _key: 1)
     insert(database, "neighbour", "old")
     async with open_bench(loaded=False) as bench, anyio.create_task_group() as group:
         bench.store.slice_gate = anyio.Event()
@@ -214,7 +104,7 @@ async def test_memory_equals_the_database_whatever_interleaves_with_a_load(
     def few_slots(_kind: Kind, key: str) -> int:
         return crc32(key.encode()) % 3
 
-    for module in (engine_module, writer_module):
+    for module in (engine_module, lookups_module, writer_module):
         monkeypatch.setattr(module, "slot_of", few_slots)
     randomness = random.Random(seed)
     for name in NAMES[:8]:
@@ -296,16 +186,6 @@ async def test_usage_is_written_when_it_is_flushed(bench: Bench, database: str) 
     assert query(database, hits)[0] == (3, 0)
 
 
-async def test_usage_is_flushed_when_many_entries_were_used(open_bench: OpenBench, database: str) -> None:
-    """The counts are bounded: the entry that fills them has them written."""
-    async with open_bench(usage_entries_max=2) as bench:
-        for name in ("a", "b"):
-            await bench.write(put_dataset(name))
-            bench.peek(name)
-        await bench.write(put_dataset("c"))
-        assert query(database, "SELECT sum(hits) FROM dataset_files") == [(2,)]
-
-
 async def test_hits_that_a_client_has_counted_are_written_when_they_are_many(
     open_bench: OpenBench, database: str
 ) -> None:
@@ -313,11 +193,11 @@ async def test_hits_that_a_client_has_counted_are_written_when_they_are_many(
     async with open_bench(usage_entries_max=3) as bench:
         await bench.write(put_evals({"t": b"1"}))
         key = eval_key("m", "t", "inspect", None)
-        bench.engine.count_used(Used(kind=Kind.EVAL, hits={key: 40}))
+        bench.told(Used(kind=Kind.EVAL, hits={key: 40}))
         await bench.look_up(key, Kind.EVAL)
         await bench.write(put_dataset("c"))
         assert query(database, "SELECT hits FROM eval_results") == [(0,)]
-        bench.engine.count_used(Used(kind=Kind.EVAL, hits={key: 1, "no key": 1, eval_key("m", "u", "i", None): 1}))
+        bench.told(Used(kind=Kind.EVAL, hits={key: 1, "no key": 1, eval_key("m", "u", "i", None): 1}))
         await bench.write(put_dataset("d"))
         assert query(database, "SELECT hits FROM eval_results") == [(42,)]
 
@@ -352,21 +232,9 @@ async def test_usage_after_the_end_is_dropped(bench: Bench) -> None:
     bench.engine.flush_usage_nowait()
 
 
-async def test_listing_comes_in_pages(open_bench: OpenBench) -> None:
-    """In insertion order, the last page marked."""
-    async with open_bench(page_rows_max=2) as bench:
-        for name in "cab":
-            await bench.write(put_dataset(name))
-        pages = [page async for page in bench.engine.list_entries(ListEntries(kind=Kind.DATASET))]
-        assert [[item.dataset_hash for item in page.items] for page in pages] == [["c", "a"], ["b"]]  # type: ignore[union-attr]
-        assert [page.is_last for page in pages] == [False, True]
-
-
 @pytest.mark.parametrize(("kind", "only"), [(Kind.DATASET, {"model_id": "m"}), (Kind.MODEL, {"task_id": "t"})])
-async def test_filter_that_does_not_fit_the_kind_is_refused(bench: Bench, kind: Kind, only: dict[str, str]) -> None:
-    """Ignoring it would list, or clear, everything."""
-    with pytest.raises(RequestError, match="cannot be chosen by"):
-        await anext(bench.engine.list_entries(ListEntries(kind=kind, **only)))
+async def test_filter_that_does_not_fit_the_kind_is_refused(bench: Bench, kind: Kind, only: dict[str, Any]) -> None:
+    """Ignoring it would clear everything."""
     with pytest.raises(RequestError, match="cannot be chosen by"):
         await bench.write(msgspec.structs.replace(clear(kind), **{f"{name}s": [value] for name, value in only.items()}))
 

@@ -57,7 +57,7 @@ async def test_ages_choose(bench: Bench) -> None:
     made = await plan(bench, Kind.MODEL, older_than_s=1.5 * DAY_S)
     assert sorted(made.names) == [("model", "m2"), ("model", "m3")]
     assert made.items[0].reason == "stored more than 1.5 d ago"
-    bench.engine.count_used(Used(kind=Kind.MODEL, hits={await key_of(bench, "m3"): 1}))
+    bench.told(Used(kind=Kind.MODEL, hits={await key_of(bench, "m3"): 1}))
     bench.engine.flush_usage_nowait()
     made = await plan(bench, Kind.MODEL, older_than_s=1.5 * DAY_S, unused_for_s=3_600)
     assert made.names == [("model", "m2")]

@@ -46,7 +46,7 @@ async def test_scan_finds_what_nobody_has_looked_up(bench: Bench) -> None:
 async def test_entry_with_an_end_misses_after_it(bench: Bench) -> None:
     """By the clock that never jumps; and its answers are not to be remembered."""
     key = await publish_model(bench, "m1", ttl_s=60)
-    found = await bench.engine.lookup(Lookup(kind=Kind.MODEL, keys=[key]))
+    found = await bench.answer(Lookup(kind=Kind.MODEL, keys=[key]))
     assert (found.values, found.lasts) == ([b"m1"], False)
     bench.clock.wall_ahead_s = 3_600
     assert await bench.look_up(key, Kind.MODEL) == b"m1", "somebody has set the wall clock"

@@ -119,7 +119,7 @@ async def test_what_is_computed_is_spared_with_its_dataset_and_directory(bench: 
         work_dir=b"runs/new",
         dataset_hash="d",
     )
-    await bench.engine.claims.claim(request, 42, object(), lambda _: None)
+    await bench.engine.claims.claim(request, 42, object(), bench.tally, lambda _: None)
     made = await plan(bench, *ALL, orphans=True, orphan_age_s=0)
     stay = {(one.kind, one.key): one.why for one in made.protected}
     assert stay["dataset", "d"] == "pid 42 computes a model from it"

@@ -83,7 +83,7 @@ async def test_full_disk_is_said_and_leaves_nothing(bench: Bench, monkeypatch: p
         raise DiskFull(path, f"no room for {staged!r}")
 
     monkeypatch.setattr(bench.files, "publish", full)
-    with pytest.raises(StorageFailed, match="free some space"):
+    with pytest.raises(StorageFailed, match="disk is full"):
         await bench.engine.publishing.publish(put_staged(staged(bench.directory)))
     assert await bench.look_up("h") is None
     assert names_in(bench.directory / "datasets") == []

@@ -9,7 +9,7 @@ import pytest
 from motoolsd.core.files import Measured
 from motoolsd.core.ports import TreeError
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import ListEntries
+from motoolsd.wire.listing import ListEntries
 from tests.engine.bench import Bench
 from tests.engine.cleaning import plan, publish_model, remove, sizes, write
 from tests.engine.conftest import OpenBench
@@ -18,7 +18,7 @@ from tests.samples import execute, put_dataset, put_evals, put_model
 
 async def rows(bench: Bench, kind: Kind) -> dict[str, tuple[int | None, tuple[bytes, ...]]]:
     """Size and files of each entry, by its value."""
-    pages = [page async for page in bench.engine.list_entries(ListEntries(kind=kind))]
+    pages = [page async for page in bench.engine.listing.entries(ListEntries(kind=kind))]
     return {row.value.decode(): (row.size_bytes, row.files) for page in pages for row in page.items}
 
 

@@ -66,6 +66,23 @@ def refusing(*_: object, **__: object) -> None:
     raise TreeError(b"trash", "Input/output error")
 
 
+async def test_full_disk_is_given_what_is_kept_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trash needs room for a name: once that is there, the removal goes on."""
+    await fill(bench)
+    real = bench.files.move_to_trash
+    monkeypatch.setattr(bench.files, "move_to_trash", failing("runs/m1", DiskFull, real))
+    asked: list[int] = []
+
+    def make_room() -> bool:
+        asked.append(1)
+        monkeypatch.setattr(bench.files, "move_to_trash", real)
+        return True
+
+    bench.writer.make_room = make_room
+    told = await remove(bench, Kind.MODEL)
+    assert (told.models, told.left, len(asked)) == (2, [], 1)
+
+
 # What a kill leaves half done.
 
 
@@ -272,7 +289,7 @@ async def test_what_is_used_from_now_on_stays(bench: Bench, monkeypatch: pytest.
     use = Use(use_id=b"u" * 16, kind=Kind.MODEL, keys=[await key_of(bench, "m2")])
     await bench.engine.protection.use(use, 42)
     claim = Claim(claim_id=b"c" * 16, context=b"t", kind=Kind.MODEL, keys=["new"], work_dir=b"runs/m3/more")
-    await bench.engine.claims.claim(claim, 43, object(), lambda _: None)
+    await bench.engine.claims.claim(claim, 43, object(), bench.tally, lambda _: None)
     told = await end(stream)
     assert sorted((kept.path, kept.why) for kept in told.left) == [
         (b"runs/m2", "in use by pid 42"),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 
 import anyio
 import pytest
 
-from motoolsd.core.errors import RequestError, StorageFailed
+from motoolsd.core.errors import NoRoom, RequestError, StorageFailed
 from motoolsd.core.slots import ALL
 from motoolsd.engine import writer as writer_module
 from motoolsd.engine.writer import RequestOrder, touched_slots
+from motoolsd.store import clearing as clearing_module
 from motoolsd.store import store as store_module
-from motoolsd.store import writes as writes_module
-from motoolsd.store.writes import Usage
+from motoolsd.store.statistics import UseReport
 from motoolsd.wire.keys import Kind, eval_key, slot_of
 from motoolsd.wire.messages import Lookup, Stored, WriteReply
 from tests.engine.bench import Bench
@@ -144,6 +145,22 @@ async def test_refused_transaction_changes_nothing(bench: Bench) -> None:
     assert await bench.write(put_dataset("d", b"newer")) == Stored()
 
 
+async def test_refusals_for_one_reason_are_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk refuses every write of a job that does not stop; until something is stored again."""
+    await bench.store._write(_let_no_page_be_added)  # noqa: SLF001
+    for number in range(3):
+        assert isinstance(await bench.write(put_dataset(f"large {number}", b"x" * 100_000)), NoRoom)
+    assert caplog.text.count("a write was refused") == 1
+    await bench.write(put_dataset("small"))
+    assert isinstance(await bench.write(put_dataset("large", b"x" * 100_000)), NoRoom)
+    assert caplog.text.count("a write was refused") == 2
+
+
+def _let_no_page_be_added(connection: sqlite3.Connection) -> None:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
 async def test_connection_that_cannot_be_opened_again_refuses_what_waits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,12 +227,12 @@ async def test_clears_show_in_memory(bench: Bench) -> None:
 
 async def test_large_clear_shows_before_memory_is_loaded_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory is forgotten in the step that shows the clear: SQLite answers until it is read anew."""
-    monkeypatch.setattr(writes_module, "REMOVED_MAX", 0)
+    monkeypatch.setattr(clearing_module, "REMOVED_MAX", 0)
     for name in ("a", "b"):
         await bench.write(put_dataset(name))
     await bench.write(clear(Kind.DATASET, keys=["a"]))
     assert not bench.index.is_complete
-    found = await bench.engine.lookup(Lookup(kind=Kind.DATASET, keys=["a", "b"]))
+    found = await bench.answer(Lookup(kind=Kind.DATASET, keys=["a", "b"]))
     assert found.values == [None, b"file"]
 
 
@@ -250,4 +267,4 @@ def test_touched_slots_are_those_of_the_keys() -> None:
     assert touched_slots(clear(Kind.MODEL)) is ALL
     assert touched_slots(clear(Kind.MODEL, model_ids=["m"])) is ALL
     assert touched_slots(clear(Kind.DATASET, keys=["d", "e"])) == {slot_of(Kind.DATASET, key) for key in "de"}
-    assert touched_slots(Usage(Kind.DATASET, {"d": 1})) == set()
+    assert touched_slots(UseReport(hour=0, hits={Kind.DATASET: {"d": 1}})) == set()

@@ -7,6 +7,7 @@ import os
 import anyio
 
 from motoolsd.engine.engine import Engine
+from motoolsd.engine.usage import Audience, UsageCounts
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.wire.messages import Reply, Request
 from tests.fakes import FakeClock
@@ -18,6 +19,7 @@ class Mailbox:
     def __init__(self) -> None:
         """Empty, and always writable."""
         self.peer_pid = os.getpid()
+        self.tally = UsageCounts(10, FakeClock()).tally(Audience())
         self.waiting: list[bool] = []
         self.replies: list[Reply] = []
         self.finished = anyio.Event()
@@ -75,6 +77,7 @@ class Desk:
     async def ask(self, body: Request) -> list[Reply]:
         """All replies to a request."""
         mailbox = Mailbox()
+        mailbox.tally = self.engine.usage.tally(Audience())
         reply = self.dispatcher.dispatch(mailbox, 7, body)
         if reply is not None:
             assert mailbox.replies == []

@@ -8,22 +8,14 @@ from typing import Any
 
 import anyio
 
+from motoolsd.engine.usage import Audience, Tally, UsageCounts
 from motoolsd.server.connection import Connection
 from motoolsd.server.dispatch import Dispatcher, Replier
+from motoolsd.wire.envelopes import ReplyEnvelope, RequestEnvelope
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import (
-    PROTOCOL,
-    Failure,
-    Found,
-    GetStatus,
-    Hello,
-    Lookup,
-    Reply,
-    ReplyEnvelope,
-    Request,
-    RequestEnvelope,
-)
+from motoolsd.wire.messages import PROTOCOL, Failure, Found, GetStatus, Hello, Lookup, Reply, Request
 from motoolsd.wire.session import ClientSession, encode_frame
+from tests.fakes import FakeClock
 
 
 class ScriptedTransport(asyncio.Transport):
@@ -134,6 +126,10 @@ class ScriptedDispatcher(Dispatcher):
         self.taken.append(request_id)
         self.open[request_id] = replier
         return None
+
+    def tally(self, hello: Hello) -> Tally:
+        """Nobody reads what is counted."""
+        return UsageCounts(10, FakeClock()).tally(Audience(hello.job))
 
     def connection_lost(self, replier: Replier) -> None:
         """Nobody waits here for anybody else."""

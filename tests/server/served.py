@@ -10,7 +10,8 @@ import anyio
 from anyio.abc import SocketStream
 
 from motoolsd.server.listener import Listener
-from motoolsd.wire.messages import PROTOCOL, Hello, Reply, ReplyEnvelope, Request
+from motoolsd.wire.envelopes import ReplyEnvelope
+from motoolsd.wire.messages import PROTOCOL, Hello, Reply, Request
 from motoolsd.wire.session import ClientSession
 from tests.fakes import FakeClock
 

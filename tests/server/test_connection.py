@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from motoolsd.server.connection import FLUSH_SIZE_BYTES
+from motoolsd.wire.envelopes import ReplyEnvelope
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.frames import HEADER
-from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Found, ReplyEnvelope, Welcome
+from motoolsd.wire.messages import OUTSTANDING_MAX, Failure, Found, Welcome
 from tests.server.scripted import Conversation, frames, lookup, waiting
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.core.files import Scan
 from motoolsd.core.ports import TreeError
 from motoolsd.engine import cleaner
+from motoolsd.engine.usage import Audience
 from motoolsd.wire.cleaning import (
     ApplyPlan,
     Cleaned,
@@ -39,18 +41,16 @@ from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.fields import Page
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import Released
+from motoolsd.wire.listing import DatasetPage, EvalPage, ListEntries
 from motoolsd.wire.messages import (
     OUTSTANDING_MAX,
     Cleared,
-    DatasetPage,
     Drain,
     Draining,
-    EvalPage,
     Failure,
     Found,
     GetStatus,
     Hello,
-    ListEntries,
     Lookup,
     Request,
     Status,
@@ -150,9 +150,9 @@ async def test_full_writer_is_the_callers_wait(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("method", "request_body"),
     [
-        ("lookup_nowait", Lookup(kind=Kind.DATASET, keys=["d"])),
+        ("lookups.nowait", Lookup(kind=Kind.DATASET, keys=["d"])),
         ("stats", GetStats()),
-        ("list_entries", ListEntries(kind=Kind.DATASET)),
+        ("listing.entries", ListEntries(kind=Kind.DATASET)),
     ],
 )
 async def test_defect_fails_one_request_and_is_logged_with_its_number(
@@ -164,7 +164,8 @@ async def test_defect_fails_one_request_and_is_logged_with_its_number(
         raise ZeroDivisionError("planted")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(desk.engine, method, fail)
+        *parts, name = method.split(".")
+        patch.setattr(reduce(getattr, parts, desk.engine), name, fail)
         (failure,) = await desk.ask(request_body)
     assert isinstance(failure, Failure)
     assert failure.code == ErrorCode.PROTOCOL_ERROR
@@ -180,6 +181,7 @@ def conversation_with(desk: Desk) -> Conversation:
     """A client's connection to the real dispatcher."""
     talk = Conversation()
     talk.connection._dispatcher = desk.dispatcher  # noqa: SLF001 - both ends of the counting are under test
+    talk.connection.tally = desk.engine.usage.tally(Audience())
     return talk
 
 
@@ -190,8 +192,7 @@ def notice(talk: Conversation, hits: int = 1) -> bytes:
 
 async def hits_of(desk: Desk) -> int:
     """What stands in the row of "d", once what was counted is written."""
-    desk.engine.flush_usage_nowait()
-    await desk.ask(put_dataset("other"))
+    await desk.engine.reporting.flush()
     pages = await desk.ask(ListEntries(kind=Kind.DATASET))
     rows = [item for page in pages if isinstance(page, DatasetPage) for item in page.items]
     return {row.dataset_hash: row.hits for row in rows}["d"]
@@ -213,6 +214,17 @@ async def test_notice_counts_its_hits_beside_those_of_lookups(desk: Desk) -> Non
     await desk.ask(lookup())
     talk.connection.data_received(notice(talk, 41))
     assert await hits_of(desk) == 42
+
+
+async def test_counts_are_written_when_many_entries_were_used(desk: Desk) -> None:
+    """They are bounded: the lookup that finds them full has them written."""
+    await desk.ask(put_dataset("d", b"file"))
+    await desk.ask(lookup())
+    desk.engine.usage.is_full = True
+    await desk.ask(Lookup(kind=Kind.DATASET, keys=["other"]))
+    await desk.engine.writer.wait_settled()
+    pages = await desk.ask(ListEntries(kind=Kind.DATASET))
+    assert [item.hits for page in pages if isinstance(page, DatasetPage) for item in page.items] == [1]
 
 
 async def test_notice_and_lookup_in_one_write_give_one_reply(desk: Desk) -> None:
@@ -259,7 +271,7 @@ async def test_defect_in_counting_is_logged_and_the_client_hears_nothing_of_it(
 
     talk = conversation_with(desk)
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(desk.engine, "count_used", fail)
+        patch.setattr(desk.engine, "notice", fail)
         talk.connection.data_received(notice(talk))
     assert "planted" in caplog.text
     assert talk.read() == []

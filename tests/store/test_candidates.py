@@ -23,7 +23,7 @@ from motoolsd.store.candidates import (
 from motoolsd.store.commits import commit_batch
 from motoolsd.store.entries import SetPin, SetVoid
 from motoolsd.store.migration import prepare_database
-from motoolsd.store.writes import Usage
+from motoolsd.store.statistics import UseReport
 from motoolsd.wire.cleaning import Criteria
 from motoolsd.wire.keys import Kind, eval_key, model_key
 from tests.samples import committed, execute, make_old_database, publication, put_dataset, put_evals, put_model
@@ -40,9 +40,9 @@ def at(raw: sqlite3.Connection, when: str, *items: object) -> None:
     commit_batch(raw, items, f"2026-{when}", "cache.db")  # type: ignore[arg-type]
 
 
-def used(key: str, kind: Kind = Kind.DATASET) -> Usage:
+def used(key: str, kind: Kind = Kind.DATASET) -> UseReport:
     """One use."""
-    return Usage(kind, {key: 1})
+    return UseReport(hour=0, hits={kind: {key: 1}})
 
 
 def keys(raw: sqlite3.Connection, kind: Kind, criteria: Criteria, *, limit: int = 100, now: Moment = NOW) -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, cast
 
 import pytest
 
-from motoolsd.core.errors import StorageFailed
+from motoolsd.core.errors import NoRoom, StorageFailed
 from motoolsd.store import commits
-from motoolsd.store.commits import CommitUnknown, commit_batch, commit_waiting
+from motoolsd.store.commits import CommitUnknown, commit_batch, commit_waiting, frees_room
+from motoolsd.store.facts import SetFact
 from motoolsd.store.outcomes import Applied, Outcome
-from motoolsd.store.writes import BatchItem, Usage, apply_batch
+from motoolsd.store.removals import DropRemoval, SetRemovalState, State
+from motoolsd.store.statistics import UseReport
+from motoolsd.store.writes import BatchItem, apply_batch
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared, Stored
 from tests.fakes import FailingConnection
@@ -103,7 +107,7 @@ def test_failing_commit_is_an_unknown_outcome(raw: sqlite3.Connection) -> None:
 
 def test_defect_leaves_no_transaction_open(raw: sqlite3.Connection) -> None:
     """An exception that is none of SQLite's rolls back and goes on up; the next batch works."""
-    usage = Usage(Kind.EVAL, None)  # type: ignore[arg-type]
+    usage = UseReport(hour=0, hits={Kind.EVAL: None})  # type: ignore[dict-item]
     with pytest.raises(AttributeError):
         commit(raw, put_dataset("a"), usage)
     assert not raw.in_transaction
@@ -136,7 +140,8 @@ def test_batch_is_told_of_after_its_commit_and_before_the_next(
 
 
 @pytest.mark.parametrize(
-    "slow", [clear(Kind.MODEL), Usage(Kind.MODEL, {"k": 1}), put_evals({f"t{n}": b"1" for n in range(100)})]
+    "slow",
+    [clear(Kind.MODEL), UseReport(hour=0, hits={Kind.MODEL: {"k": 1}}), put_evals({f"t{n}": b"1" for n in range(100)})],
 )
 def test_nobody_waits_for_the_statements_of_a_slow_request(
     raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, slow: BatchItem
@@ -189,3 +194,99 @@ def test_stay_in_the_thread_is_bounded(raw: sqlite3.Connection, monkeypatch: pyt
     assert len(source.told) == 2
     commit_waiting(raw, source, "cache.db")
     assert len(source.told) == 3
+
+
+FULL = "database or disk is full"
+
+
+def fill_disk(raw: sqlite3.Connection) -> None:
+    """Let the database take no further page."""
+    (pages,) = raw.execute("PRAGMA page_count").fetchone()
+    raw.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def room_maker(raw: sqlite3.Connection, asked: list[int]) -> Callable[[], bool]:
+    """Gives room back, once."""
+
+    def make_room() -> bool:
+        asked.append(1)
+        raw.execute("PRAGMA max_page_count = 100000")
+        return len(asked) == 1
+
+    return make_room
+
+
+def test_put_on_a_full_disk_is_refused_and_takes_nothing_of_what_is_kept(raw: sqlite3.Connection) -> None:
+    """Nor does it take others along: what has room is stored."""
+    fill_disk(raw)
+    asked: list[int] = []
+    items = [put_dataset("large", b"x" * 100_000), put_dataset("small")]
+    large, small = commit_batch(raw, items, NOW, "cache.db", make_room=room_maker(raw, asked))
+    assert isinstance(large, NoRoom)
+    assert large.outcome_known
+    assert isinstance(small, Applied)
+    assert not asked
+    assert list(datasets(raw)) == [b"small"]
+
+
+def test_what_frees_room_has_a_second_try_with_what_is_kept(raw: sqlite3.Connection) -> None:
+    """A clean-up has to be written down before it frees anything."""
+    fill_disk(raw)
+    asked: list[int] = []
+    plan = SetFactThatFrees("plan", b"x" * 100_000)
+    (outcome,) = commit_batch(raw, [plan], NOW, "cache.db", make_room=room_maker(raw, asked))
+    assert isinstance(outcome, Applied)
+    assert len(asked) == 1
+
+
+def test_what_frees_room_is_refused_where_nothing_is_kept(raw: sqlite3.Connection) -> None:
+    """It is tried once."""
+    fill_disk(raw)
+    (outcome,) = commit_batch(raw, [SetFactThatFrees("plan", b"x" * 100_000)], NOW, "cache.db")
+    assert isinstance(outcome, NoRoom)
+
+
+class SetFactThatFrees(SetFact, frozen=True):
+    """Needs as much room as one likes."""
+
+    frees_room: ClassVar[bool] = True
+
+
+class FullAtCommit:
+    """A connection whose COMMIT finds no room, so many times. SQLite rolls back by itself then."""
+
+    def __init__(self, raw: sqlite3.Connection, times: int) -> None:
+        """Wrap a connection."""
+        self._raw = raw
+        self._times = times
+
+    def __getattr__(self, name: str) -> object:
+        """Everything else is the connection's own."""
+        return getattr(self._raw, name)
+
+    def execute(self, statement: str, parameters: object = ()) -> object:
+        """Execute, or fail."""
+        if statement != "COMMIT" or not self._times:
+            return self._raw.execute(statement, parameters)  # type: ignore[arg-type]
+        self._times -= 1
+        self._raw.execute("ROLLBACK")
+        error = sqlite3.OperationalError(FULL)
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise error
+
+
+def test_commit_without_room_has_stored_nothing_for_sure(raw: sqlite3.Connection) -> None:
+    """Each request has a try of its own then, and what is refused is refused with a known outcome."""
+    full = cast("sqlite3.Connection", FullAtCommit(raw, times=2))
+    first, second = commit_batch(full, [put_dataset("a"), put_dataset("b")], NOW, "cache.db")
+    assert isinstance(first, NoRoom)
+    assert first.outcome_known
+    assert isinstance(second, Applied)
+    assert list(datasets(raw)) == [b"b"]
+
+
+def test_only_what_frees_room_may_take_of_it() -> None:
+    """Plain writes, leases and counts never."""
+    freeing: list[BatchItem] = [clear(Kind.EVAL), DropRemoval(1), SetRemovalState(1, State.PURGING)]
+    others: list[BatchItem] = [put_dataset("a"), put_model(lr=1), SetFact("a", b"b")]
+    assert [*map(frees_room, freeing), *map(frees_room, others)] == [True, True, True, False, False, False]

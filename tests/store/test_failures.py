@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from motoolsd.core.errors import CorruptDatabase, StorageFailed
+from motoolsd.core.errors import CorruptDatabase, NoRoom, ReadOnlyDisk, StorageFailed
 from motoolsd.store.failures import explain, explained
 
 
@@ -20,7 +24,6 @@ def sqlite_error(name: str, kind: type[sqlite3.Error] = sqlite3.OperationalError
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("SQLITE_FULL", "free some space"),
         ("SQLITE_BUSY", "another program"),
         ("SQLITE_BUSY_SNAPSHOT", "another program"),
         ("SQLITE_LOCKED_SHAREDCACHE", "another program"),
@@ -39,6 +42,40 @@ def test_each_family_says_what_to_do(name: str, remedy: str) -> None:
     assert failure.outcome_known
     assert name in failure.message
     assert remedy in failure.message
+
+
+@pytest.mark.parametrize("outcome_known", [True, False])
+def test_full_disk_is_told_with_the_command_to_type(outcome_known: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Of everything a disk may do, people can mend this themselves."""
+    failure = explain(sqlite_error("SQLITE_FULL"), "/c/cache.db", outcome_known=outcome_known)
+    assert type(failure) is NoRoom
+    assert failure.outcome_known is outcome_known
+    assert "`motools cache trash empty`" in failure.message
+
+
+@pytest.mark.parametrize("name", ["SQLITE_CANTOPEN", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE"])
+def test_what_sqlite_keeps_to_itself_is_looked_for_on_the_disk(
+    name: str, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No inode, no room, or a file system that takes no writes: SQLite says the same of all."""
+    database = str(short_dir / "cache.db")
+    disk = os.statvfs(short_dir)
+    assert type(explain(sqlite_error(name), database)) is StorageFailed
+
+    def with_figures(*figures: int) -> os.statvfs_result:
+        return os.statvfs_result((*disk[:3], *figures, *disk[8:]))
+
+    for found in (with_figures(9, 9, disk.f_files, 0, 0), with_figures(1, 1, disk.f_files, 9, 9)):
+        monkeypatch.setattr(os, "statvfs", lambda _path, found=found: found)
+        assert type(explain(sqlite_error(name), database)) is NoRoom
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    failure = explain(sqlite_error(name), database)
+    assert type(failure) is ReadOnlyDisk
+    assert "read-only" in failure.message
 
 
 @pytest.mark.parametrize("name", ["SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_NOTADB"])

@@ -27,7 +27,8 @@ from motoolsd.store.rows import TABLES
 from motoolsd.store.writes import BatchItem
 from motoolsd.wire.frames import FRAME_SIZE_MAX
 from motoolsd.wire.keys import Kind, eval_key
-from motoolsd.wire.messages import DatasetPage, WriteRequest
+from motoolsd.wire.listing import DatasetPage
+from motoolsd.wire.messages import WriteRequest
 from motoolsd.wire.session import encode_reply
 from tests.samples import NOW, committed, execute, publication, put_dataset, put_evals, put_model
 

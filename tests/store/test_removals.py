@@ -41,8 +41,8 @@ from motoolsd.store.removals import (
     select_trash,
 )
 from motoolsd.store.rows import TABLES
+from motoolsd.store.statistics import UseReport
 from motoolsd.store.store import open_store
-from motoolsd.store.writes import Usage
 from motoolsd.wire.cleaning import ORPHAN
 from motoolsd.wire.keys import Kind, eval_key, model_key
 from motoolsd.wire.messages import PutDataset, PutEvals, PutModel
@@ -124,7 +124,7 @@ def filled(raw: sqlite3.Connection) -> sqlite3.Connection:
         publication(evaluation, b"evals/t", expires=END),
     )
     entries = ((Kind.DATASET, "d"), (Kind.MODEL, MODEL), (Kind.EVAL, EVAL))
-    committed(raw, *[Usage(kind, {key: 3}) for kind, key in entries])
+    committed(raw, *[UseReport(hour=0, hits={kind: {key: 3}}) for kind, key in entries])
     committed(raw, *[SetPin(kinds=(kind,), name=key, is_pinned=True, reason="r", until=END) for kind, key in entries])
     return raw
 

@@ -76,11 +76,13 @@ def test_timestamps_are_rfc_3339(cell: Cell, text: str | None) -> None:
 UNTIL = b'["boot",7.5,1770000000.0]'
 COMMON: tuple[Cell, ...] = (
     *(b"2026-01-31 23:59:59", None, 3, None, b"v1", b'{"a":"b"}', 1),
-    *(4096, b"2026-02-01 00:00:00", b"file gone", b"of the paper", UNTIL, UNTIL, 2),
+    *(4096, b"2026-02-01 00:00:00", b"file gone", b"of the paper", UNTIL, UNTIL),
+    *(b"wrong prompt", 7.5, b'{"cost":1}', b"origin-of-ours..", 2),
 )
 SPOILT: tuple[Cell, ...] = (
     *(None, b"x", b"many", b"big", None, b"[not labels", b""),
-    *(b"room", 7, 8, 9, b"tomorrow", b'["boot",0,1e300]', b"some"),
+    *(b"room", 7, 8, 9, b"tomorrow", b'["boot",0,1e300]'),
+    *(7, b"long", 9, 5, b"some"),
 )
 UNVOID: tuple[Cell, ...] = (*COMMON[:9], b"expired", *COMMON[10:])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from motoolsd.core.errors import StorageFailed
+from motoolsd.core.errors import NoRoom, StorageFailed
 from motoolsd.core.guards import Guard
 from motoolsd.store import store as store_module
 from motoolsd.store.connection import open_connection
@@ -69,6 +70,24 @@ async def test_closing_ends_every_thread(database: str) -> None:
     async with open_store(database, synchronous="FULL"):
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+async def test_checkpoint_that_has_no_room_for_all_moves_nothing(
+    store: Store, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one empties no log, and takes the room that a clean-up needs."""
+    await store.checkpoint(truncate=True)
+    await commit(store, put_dataset("d", b"x" * 100_000))
+    before = size_of(database)
+    disk = os.statvfs(database)
+    with monkeypatch.context() as full:
+        found = os.statvfs_result((*disk[:3], 1, 1, *disk[5:]))
+        full.setattr(os, "statvfs", lambda _path: found)
+        with pytest.raises(NoRoom, match="cannot grow"):
+            await store.checkpoint(truncate=True)
+    assert size_of(database) == before
+    await store.checkpoint(truncate=True)
+    assert size_of(database) > before
 
 
 async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
@@ -208,7 +227,7 @@ async def test_log_that_cannot_be_emptied_does_not_keep_the_daemon_from_ending(
     """Nothing is lost by it: it is logged, and every connection is closed all the same."""
     before = threading.active_count()
 
-    def fail(_raw: sqlite3.Connection, _mode: str) -> None:
+    def fail(_raw: sqlite3.Connection, _mode: str, _database: str) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     with caplog.at_level(logging.ERROR):

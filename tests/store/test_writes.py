@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 
-import pytest
-
 from motoolsd.core.errors import RequestError, StorageFailed
-from motoolsd.store import writes
 from motoolsd.store.commits import commit_batch
-from motoolsd.store.entries import SetPin
-from motoolsd.store.outcomes import Applied, Outcome
+from motoolsd.store.outcomes import Outcome
 from motoolsd.store.reads import select_values
-from motoolsd.store.writes import FORGET_EVERY, BatchItem, Usage, forget_old_replies
-from motoolsd.wire.cleaning import Protected
+from motoolsd.store.statistics import UseReport
+from motoolsd.store.writes import FORGET_EVERY, BatchItem, forget_old_replies
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
-from motoolsd.wire.messages import PROTECTED_NAMED_MAX, Clear, ClearAll, Cleared, Stored
+from motoolsd.wire.messages import Cleared, Stored
 from tests.samples import (
     CLIENT,
     NOW,
@@ -23,7 +19,6 @@ from tests.samples import (
     as_retry,
     clear,
     clear_all,
-    committed,
     execute,
     publication,
     put_dataset,
@@ -159,37 +154,6 @@ def test_what_is_stored_has_a_checksum(raw: sqlite3.Connection, database: str) -
     assert select_values(raw, Kind.DATASET, ["a"]).found == {"a": b"again"}
 
 
-def test_clear_takes_what_matches_everything(raw: sqlite3.Connection) -> None:
-    """Filters narrow; None matches all, an empty list nothing; what went is told by key."""
-    commit(raw, put_evals({"t1": b"1", "t2": b"2"}, model_id="m1"), put_evals({"t1": b"3"}, model_id="m2"))
-    (nothing,) = commit(raw, clear(Kind.EVAL, model_ids=[]))
-    assert applied(nothing).reply == Cleared(evals=0)
-    (some,) = commit(raw, clear(Kind.EVAL, model_ids=["m1", "m2"], task_ids=["t1"]))
-    assert applied(some).reply == Cleared(evals=2)
-    assert set(applied(some).removed) == {(Kind.EVAL, eval_key(m, "t1", "inspect", None)) for m in ("m1", "m2")}
-    (everything,) = commit(raw, clear(Kind.EVAL))
-    assert applied(everything).reply == Cleared(evals=1)
-    assert applied(everything).emptied == (Kind.EVAL,)
-
-
-def test_large_clear_does_not_name_its_keys(raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million keys would take memory and time to be taken out one by one: what is in memory is read anew instead."""
-    monkeypatch.setattr(writes, "REMOVED_MAX", 2)
-    commit(raw, put_evals(dict.fromkeys("abc", b"1"), model_id="m1"), put_evals({"a": b"3"}, model_id="m2"))
-    (outcome,) = commit(raw, clear(Kind.EVAL, model_ids=["m1"]))
-    assert applied(outcome) == Applied(reply=Cleared(evals=3), is_large=True)
-    (outcome,) = commit(raw, clear(Kind.EVAL, model_ids=["m2"]))
-    assert applied(outcome).removed == [(Kind.EVAL, eval_key("m2", "a", "inspect", None))]
-
-
-def test_clear_by_a_key_with_a_nul_takes_that_row_alone(raw: sqlite3.Connection) -> None:
-    """SQLite's json_each cuts a text at a NUL: what follows it must not be lost, or another row would go."""
-    commit(raw, put_dataset("a"), put_dataset("a\0b"), put_dataset("a\0c"))
-    (outcome,) = commit(raw, clear(Kind.DATASET, keys=["a\0b"]))
-    assert applied(outcome).removed == [(Kind.DATASET, "a\0b")]
-    assert datasets(raw).keys() == {b"a", b"a\0c"}
-
-
 def test_clear_all_counts_every_kind(raw: sqlite3.Connection) -> None:
     """One transaction empties the three tables."""
     commit(raw, put_dataset("a"), put_model(lr=1), put_evals({"t1": b"1", "t2": b"2"}))
@@ -201,8 +165,8 @@ def test_usage_is_counted_without_touching_values(raw: sqlite3.Connection) -> No
     """Hits add up, and the checksum stays; an entry that is gone is no error."""
     commit(raw, put_dataset("a"))
     for hits in (2, 3):
-        commit(raw, Usage(Kind.DATASET, {"a": hits, "gone": 1}))
-    commit(raw, Usage(Kind.EVAL, {eval_key("m", "t", "b", None): 1}))
+        commit(raw, UseReport(hour=0, hits={Kind.DATASET: {"a": hits, "gone": 1}}))
+    commit(raw, UseReport(hour=0, hits={Kind.EVAL: {eval_key("m", "t", "b", None): 1}}))
     row = raw.execute("SELECT hits, last_used_at, checksum IS NULL FROM dataset_files").fetchone()
     assert row == (5, NOW.encode(), 0)
 
@@ -212,7 +176,7 @@ def test_usage_of_keys_that_are_none_is_skipped(raw: sqlite3.Connection) -> None
     key = eval_key("m", "t", "inspect", None)
     none_of_ours = {"no key": 1, '["m", "t", "inspect", null]': 1, "[1]": 1, "": 1}
     commit(raw, put_evals({"t": b"1"}))
-    usage, put = commit(raw, Usage(Kind.EVAL, {**none_of_ours, key: 2}), put_dataset("a"))
+    usage, put = commit(raw, UseReport(hour=0, hits={Kind.EVAL: {**none_of_ours, key: 2}}), put_dataset("a"))
     assert applied(usage).reply == applied(put).reply == Stored()
     assert raw.execute("SELECT hits FROM eval_results").fetchall() == [(2,)]
     assert datasets(raw).keys() == {b"a"}
@@ -220,81 +184,8 @@ def test_usage_of_keys_that_are_none_is_skipped(raw: sqlite3.Connection) -> None
 
 def test_usage_of_nothing_but_keys_that_are_none_is_no_error(raw: sqlite3.Connection) -> None:
     """Nothing is counted, nothing fails."""
-    (outcome,) = commit(raw, Usage(Kind.EVAL, {"no key": 1}))
+    (outcome,) = commit(raw, UseReport(hour=0, hits={Kind.EVAL: {"no key": 1}}))
     assert applied(outcome).reply == Stored()
-
-
-def pin(raw: sqlite3.Connection, *names: str, reason: str | None = None) -> None:
-    """Pin datasets."""
-    committed(raw, *[SetPin(kinds=(Kind.DATASET,), name=name, is_pinned=True, reason=reason) for name in names])
-
-
-PINNED_D = Protected(kind="dataset", key="d", why="pinned: of the paper")
-
-
-@pytest.mark.parametrize(
-    ("request_", "cleared"),
-    [
-        (clear(Kind.DATASET), {"datasets": 1}),
-        (clear(Kind.DATASET, keys=["d", "e"]), {"datasets": 1}),
-        (clear_all(), {"datasets": 1, "models": 1}),
-    ],
-)
-def test_clear_spares_what_is_pinned_and_names_it(
-    raw: sqlite3.Connection, request_: Clear | ClearAll, cleared: dict[str, int]
-) -> None:
-    """The others go; memory is told by key, or to look again, but never that the table is empty."""
-    commit(raw, put_dataset("d"), put_dataset("e"), put_model("d"))
-    pin(raw, "d", reason="of the paper")
-    (outcome,) = commit(raw, request_)
-    assert applied(outcome).reply == Cleared(**cleared, num_protected=1, protected=[PINNED_D])
-    assert datasets(raw).keys() == {b"d"}
-    assert applied(outcome).emptied == ()
-    assert applied(outcome).is_large or applied(outcome).removed == [(Kind.DATASET, "e")]
-
-
-@pytest.mark.parametrize("request_", [clear(Kind.DATASET, force=True), clear(Kind.DATASET, keys=["d"], force=True)])
-def test_force_takes_what_is_pinned(raw: sqlite3.Connection, request_: Clear) -> None:
-    """And says nothing of it."""
-    commit(raw, put_dataset("d"))
-    pin(raw, "d")
-    assert applied(commit(raw, request_)[0]).reply == Cleared(datasets=1)
-    assert datasets(raw) == {}
-
-
-def test_force_takes_everything(raw: sqlite3.Connection) -> None:
-    """Of all kinds: the tables are empty, and memory is told so."""
-    commit(raw, put_dataset("d"), put_model("d"))
-    pin(raw, "d")
-    (outcome,) = commit(raw, clear_all(force=True))
-    assert applied(outcome) == Applied(reply=Cleared(datasets=1, models=1), emptied=tuple(Kind))
-
-
-def test_pin_of_what_does_not_match_is_not_named(raw: sqlite3.Connection) -> None:
-    """Only what would have gone is."""
-    commit(raw, put_dataset("d"), put_dataset("e"))
-    pin(raw, "d")
-    assert applied(commit(raw, clear(Kind.DATASET, keys=["e"]))[0]).reply == Cleared(datasets=1)
-
-
-def test_only_the_first_of_many_pinned_entries_are_named(raw: sqlite3.Connection) -> None:
-    """All are counted; the reply stays small."""
-    names = [f"d{number}" for number in range(PROTECTED_NAMED_MAX + 5)]
-    commit(raw, *map(put_dataset, names))
-    raw.execute("UPDATE dataset_files SET pinned = 1")
-    reply = applied(commit(raw, clear(Kind.DATASET))[0]).reply
-    assert isinstance(reply, Cleared)
-    assert (reply.datasets, reply.num_protected, len(reply.protected)) == (0, len(names), PROTECTED_NAMED_MAX)
-
-
-def test_large_clear_spares_what_is_pinned(raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where keys are not named."""
-    monkeypatch.setattr(writes, "REMOVED_MAX", 1)
-    commit(raw, *[put_dataset(name) for name in "abcd"])
-    pin(raw, "b")
-    (outcome,) = commit(raw, clear(Kind.DATASET, keys=list("abcd")))
-    assert applied(outcome).is_large
-    assert datasets(raw).keys() == {b"b"}
 
 
 def test_publication_stands_in_a_batch_like_any_put(raw: sqlite3.Connection) -> None:

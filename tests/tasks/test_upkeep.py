@@ -12,8 +12,9 @@ import pytest
 
 from motoolsd.core.errors import StorageFailed
 from motoolsd.engine.engine import Engine
+from motoolsd.engine.reserve import Reserve
 from motoolsd.store.store import Store
-from motoolsd.tasks.upkeep import run_checkpoints, run_usage_flush
+from motoolsd.tasks.upkeep import run_checkpoints, run_reserve, run_usage_flush
 from tests.fakes import FakeClock
 
 
@@ -81,6 +82,38 @@ async def test_failed_checkpoint_is_tried_again(caplog: pytest.LogCaptureFixture
         busy.fails = False
         await clock.advance(1)
         assert busy.checkpoints == [False]
+
+
+async def test_checkpoint_that_goes_on_failing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A disk may be full for days, and the log lies on it."""
+    busy, clock = Busy(), FakeClock()
+    busy.fails = True
+    async with upkeep(busy, clock):
+        busy.commits = 1
+        with caplog.at_level(logging.ERROR):
+            await clock.advance(20)
+        assert caplog.text.count("checkpoint failed") == 1
+
+
+async def test_reserve_is_looked_at_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever became of the look before."""
+
+    class Failing:
+        looks = 0
+
+        async def keep(self) -> None:
+            self.looks += 1
+            raise StorageFailed("the disk is gone")
+
+    reserve, clock = Failing(), FakeClock()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_reserve, cast("Reserve", reserve), clock, 10.0)
+            await anyio.wait_all_tasks_blocked()
+            await clock.advance(20)
+            group.cancel_scope.cancel()
+    assert reserve.looks == 3
+    assert "the disk is gone" in caplog.text
 
 
 async def test_usage_is_written_at_its_interval() -> None:

@@ -8,7 +8,8 @@ from random import Random
 from motoolsd.wire.entries import DatasetRow
 from motoolsd.wire.fields import Page
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import PROTOCOL, DatasetPage, Found, Hello, ListEntries, Lookup, Reply
+from motoolsd.wire.listing import DatasetPage, ListEntries
+from motoolsd.wire.messages import PROTOCOL, Found, Hello, Lookup, Reply
 from motoolsd.wire.session import ClientSession, Refused, ServerSession, encode_reply
 
 STEPS = ("ask", "answer", "carry to the daemon", "carry to the client")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from motoolsd.wire import messages as m
+from motoolsd.wire.backups import BackedUp, BackUp
 from motoolsd.wire.cleaning import (
     ORPHAN,
     ApplyPlan,
@@ -32,7 +34,7 @@ from motoolsd.wire.cleaning import (
     Verify,
 )
 from motoolsd.wire.entries import DatasetRow, EvalRow, KeyState, LeaseRow, ModelRow
-from motoolsd.wire.fields import Message
+from motoolsd.wire.fields import Message, Outcome
 from motoolsd.wire.keys import Kind, eval_key
 from motoolsd.wire.leases import (
     BreakLease,
@@ -45,12 +47,15 @@ from motoolsd.wire.leases import (
     Release,
     Released,
 )
+from motoolsd.wire.listing import DatasetPage, EvalPage, ListEntries, ModelPage
 from motoolsd.wire.sizes import EntrySize, GetSizes, GetStats, Size, Sizes, Stats
+from tests.wire.explaining_samples import FILTERS, HASH, ORDER, ORIGIN_ID, explaining_replies
+from tests.wire.explaining_samples import REQUESTS as EXPLAINING_REQUESTS
 
 KEY = m.RequestKey(bytes(range(16)), 7, 5, is_retry=True)
 SIZE = Size(size_bytes=10, allocated_bytes=4096)
 TIMES = {"created_at": "2026-01-31T23:59:59.123Z", "last_used_at": "2026-02-01T00:00:00.000Z"}
-COMMON = {
+COMMON: dict[str, Any] = {
     **TIMES,
     "hits": 3,
     "size_bytes": 5,
@@ -63,8 +68,13 @@ COMMON = {
     "pin_reason": "of the paper",
     "pinned_until": "2026-03-01T00:00:00Z",
     "expires_at": "2026-04-01T00:00:00Z",
+    "void_since": "2026-02-03T00:00:00.000Z",
+    "void_reason": "invalidated",
+    "void_detail": "wrong prompt",
+    "seconds": 7.5,
+    "metadata": b'{"cost": 1}',
+    "origin": ORIGIN_ID,
 }
-HASH = "a" * 64
 STAYS = Protected(kind="model", key=HASH, why="pinned: of the paper")
 KEPT = Kept(path=b"runs/\xff", why="model k owns it, or part of it, too")
 
@@ -78,10 +88,40 @@ LEASE = LeaseRow(
     token=7,
     waiters=3,
 )
+DATASET_ROW = DatasetRow(dataset_hash=HASH, value=b"file-1", **COMMON)
+MODEL_ROW = ModelRow(cache_key=HASH, value=b"ft-1", dataset_hash=HASH, config=b"{}", backend_type="openai", **COMMON)
+EVAL_ROW = EvalRow(
+    id=9,
+    model_id="ft-1",
+    task_id="t",
+    backend_type="inspect",
+    value=b"\xff.eval",
+    kwargs_hash=HASH,
+    kwargs=b"{}",
+    **COMMON,
+)
+RECORD: dict[str, Any] = {
+    "origin": ORIGIN_ID,
+    "seconds": 7.5,
+    "metadata": b'{"cost": 1}',
+    "outcome": Outcome.PARTIAL,
+}
 REQUESTS: tuple[m.Request, ...] = (
-    m.Hello(protocol=1, version="0.1.0", client="motools.cache", pid=42, start_time=7, features=("lookup",)),
+    m.Hello(
+        protocol=1,
+        version="0.1.0",
+        client="motools.cache",
+        pid=42,
+        start_time=7,
+        features=("lookup",),
+        job="slurm:1",
+        labels={"a": "b"},
+    ),
     m.Lookup(
-        kind=Kind.EVAL, keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)]
+        kind=Kind.EVAL,
+        keys=[eval_key("ft-1", "task", "inspect", None), eval_key("ft-1", "task", "inspect", HASH)],
+        version="1.2",
+        is_strict=True,
     ),
     m.Used(kind=Kind.DATASET, hits={HASH: 3}),
     m.PutDataset(
@@ -90,6 +130,7 @@ REQUESTS: tuple[m.Request, ...] = (
         labels={"a": "b"},
         version="v",
         ttl_s=1.5,
+        **RECORD,
         dataset_hash=HASH,
         file_id=b"file-1",
         files=[b"datasets/\xff"],
@@ -101,11 +142,13 @@ REQUESTS: tuple[m.Request, ...] = (
         labels={"a": "b"},
         version="v",
         ttl_s=1.5,
+        **RECORD,
         dataset_hash=HASH,
         config=b'{"lr": 0.1}',
         backend_type="openai",
         model_id=b"ft-1",
         files=[b"runs/\xff"],
+        masked_config=b'{"lr": "***"}',
     ),
     m.PutEvals(
         request_key=KEY,
@@ -116,11 +159,23 @@ REQUESTS: tuple[m.Request, ...] = (
         labels={"a": "b"},
         version="v",
         ttl_s=1.5,
+        **RECORD,
         logs={"t": b"\xff.eval"},
         files={"t": b"evals/\xff.eval"},
+        masked_kwargs=b'{"limit": "***"}',
     ),
-    m.Clear(request_key=KEY, kind=Kind.EVAL, keys=["k"], model_ids=["ft-1"], task_ids=[], force=True),
-    m.ClearAll(request_key=KEY, force=True),
+    m.Clear(
+        request_key=KEY,
+        kind=Kind.EVAL,
+        keys=["k"],
+        model_ids=["ft-1"],
+        task_ids=[],
+        force=True,
+        filters=FILTERS,
+        downstream=True,
+        origin=ORIGIN_ID,
+    ),
+    m.ClearAll(request_key=KEY, force=True, origin=ORIGIN_ID),
     Claim(
         claim_id=b"claim-id-of-ours",
         context=b"context",
@@ -130,13 +185,16 @@ REQUESTS: tuple[m.Request, ...] = (
         takes_over=True,
         work_dir=b"runs/\xff",
         dataset_hash=HASH,
+        version="1.2",
+        is_strict=True,
+        inputs=[b"{}"],
     ),
     Release(claim_id=b"claim-id-of-ours"),
     RecordFailure(kind=Kind.MODEL, key="k", token=7, reason="out of memory", retry_after_s=1.5, is_retry=True),
     JoinLease(claim_id=b"claim-id-of-ours"),
     BreakLease(key="k", kind=Kind.MODEL),
     ListLeases(),
-    m.ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t"),
+    ListEntries(kind=Kind.EVAL, model_id="ft-1", task_id="t", filters=FILTERS, order=ORDER, limit=50, after=b"\xff"),
     GetStats(),
     GetSizes(rescan=True, top=20),
     m.GetStatus(),
@@ -154,9 +212,11 @@ REQUESTS: tuple[m.Request, ...] = (
             orphan_age_s=3_600.0,
             dangling=True,
             force=True,
+            filters=FILTERS,
+            downstream=True,
         )
     ),
-    ApplyPlan(plan_id="0123456789ab", to_trash=False),
+    ApplyPlan(plan_id="0123456789ab", to_trash=False, origin=ORIGIN_ID),
     Undo(removal_id=7),
     ListTrash(),
     EmptyTrash(removal_ids=[7, 8]),
@@ -164,6 +224,8 @@ REQUESTS: tuple[m.Request, ...] = (
     Use(use_id=b"use-id-of-ours..", kind=Kind.MODEL, keys=["k"]),
     EndUse(use_id=b"use-id-of-ours.."),
     Verify(deep=True, repair=True),
+    BackUp(path=b"/b/\xff.db", force=True),
+    *EXPLAINING_REQUESTS,
 )
 REPLIES: tuple[m.Reply, ...] = (
     m.Welcome(
@@ -177,34 +239,25 @@ REPLIES: tuple[m.Reply, ...] = (
         stamps=(2, 9),
         peer_pid=43,
     ),
-    m.Found(values=[b"file-1", None], lasts=False),
+    m.Found(values=[b"file-1", None], versions={0: "1.1"}, lasts=False),
+    BackedUp(
+        path=b"/b/\xff.db",
+        size_bytes=4096,
+        datasets=1,
+        models=2,
+        evals=3,
+        schema_version=4,
+        as_of="2026-01-31T23:59:59.123Z",
+    ),
     m.Stored(),
     m.Cleared(datasets=1, models=2, evals=3, num_protected=1, protected=[STAYS]),
-    m.DatasetPage(is_last=True, items=[DatasetRow(dataset_hash=HASH, value=b"file-1", **COMMON)]),  # type: ignore[arg-type]
-    m.ModelPage(
-        is_last=True,
-        items=[
-            ModelRow(cache_key=HASH, value=b"ft-1", dataset_hash=HASH, config=b"{}", backend_type="openai", **COMMON)  # type: ignore[arg-type]
-        ],
-    ),
-    m.EvalPage(
-        is_last=True,
-        items=[
-            EvalRow(
-                id=9,
-                model_id="ft-1",
-                task_id="t",
-                backend_type="inspect",
-                value=b"\xff.eval",
-                kwargs_hash=HASH,
-                kwargs=b"{}",
-                **COMMON,  # type: ignore[arg-type]
-            )
-        ],
-    ),
+    DatasetPage(is_last=True, next_after=b"\xff", items=[DATASET_ROW]),
+    ModelPage(is_last=True, next_after=b"\xff", items=[MODEL_ROW]),
+    EvalPage(is_last=True, next_after=b"\xff", items=[EVAL_ROW]),
+    *explaining_replies(DATASET_ROW, MODEL_ROW, EVAL_ROW),
     Claimed(
         states=[
-            KeyState(value=b"ft-1"),
+            KeyState(value=b"ft-1", version="1.0"),
             KeyState(token=7),
             KeyState(failure="out of memory"),
             KeyState(holder=LEASE),

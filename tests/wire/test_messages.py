@@ -10,6 +10,7 @@ import pytest
 
 from motoolsd.wire import messages as m
 from motoolsd.wire.cleaning import Criteria, MakePlan
+from motoolsd.wire.envelopes import OPERATIONS, ReplyEnvelope, RequestEnvelope
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.fields import FILES_PER_ENTRY_MAX, KEYS_PER_REQUEST_MAX, TEXT_SIZE_MAX, Message
 from motoolsd.wire.frames import FRAME_SIZE_MAX, HEADER_SIZE, REQUEST_SIZE_MAX
@@ -37,11 +38,11 @@ PUT = {"op": "put_dataset", "dataset_hash": "a", "file_id": b"x", "request_key":
 CLAIM = {"op": "claim", "claim_id": bytes(16), "context": b"c", "kind": "model", "keys": ["k"]}
 
 
-def envelope_of(message: m.Request | m.Reply) -> m.RequestEnvelope | m.ReplyEnvelope:
+def envelope_of(message: m.Request | m.Reply) -> RequestEnvelope | ReplyEnvelope:
     """The message in its envelope, as request 3."""
     if isinstance(message, m.Request):
-        return m.RequestEnvelope(3, message)
-    return m.ReplyEnvelope(3, message)
+        return RequestEnvelope(3, message)
+    return ReplyEnvelope(3, message)
 
 
 @pytest.mark.parametrize("message", EVERY, ids=name_of)
@@ -97,7 +98,7 @@ def test_samples_fill_every_field_of_what_messages_hold(struct: type[msgspec.Str
 @pytest.mark.parametrize("path", sorted(EARLIER.iterdir()), ids=lambda path: path.stem)
 def test_earlier_frame_means_what_it_meant(path: Path) -> None:
     """What was sent before a message had some of its fields is still read, and says nothing more than it said."""
-    (message,) = (message for message in EVERY if name_of(message) == path.stem)
+    (message,) = (message for message in EVERY if name_of(message) == path.name.split(".")[0])
     payload = bytes.fromhex(path.read_text())[HEADER_SIZE:]
     envelope = msgspec.msgpack.decode(payload, type=type(envelope_of(message)))
     assert type(envelope.body) is type(message)
@@ -107,19 +108,19 @@ def test_earlier_frame_means_what_it_meant(path: Path) -> None:
 
 def test_operations_are_all_requests() -> None:
     """What is no operation of ours is refused as unknown, so none may be missing there."""
-    assert {name_of(message) for message in REQUESTS} == m.OPERATIONS
+    assert {name_of(message) for message in REQUESTS} == OPERATIONS
 
 
 def test_fields_of_a_later_version_are_skipped() -> None:
     """A request with a field that we do not know is understood without it."""
     later = msgspec.msgpack.encode([3, {"op": "drain", "reason": "upgrade", "grace_s": [1, {"deep": True}]}, "more"])
-    assert msgspec.msgpack.decode(later, type=m.RequestEnvelope).body == m.Drain(reason="upgrade")
+    assert msgspec.msgpack.decode(later, type=RequestEnvelope).body == m.Drain(reason="upgrade")
 
 
 def test_fields_of_an_earlier_version_have_defaults() -> None:
     """A welcome of the first version, with nothing but what it had to have, is understood."""
     earlier = msgspec.msgpack.encode([0, {"op": "welcome", "protocol": 1, "version": "0.1.0", "pid": 4}])
-    assert isinstance(msgspec.msgpack.decode(earlier, type=m.ReplyEnvelope).body, m.Welcome)
+    assert isinstance(msgspec.msgpack.decode(earlier, type=ReplyEnvelope).body, m.Welcome)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_fields_of_an_earlier_version_have_defaults() -> None:
 def test_bounds_are_checked_while_decoding(body: dict[str, object]) -> None:
     """What breaks a bound never reaches the engine."""
     with pytest.raises(msgspec.ValidationError):
-        msgspec.msgpack.decode(msgspec.msgpack.encode([1, body]), type=m.RequestEnvelope)
+        msgspec.msgpack.decode(msgspec.msgpack.encode([1, body]), type=RequestEnvelope)
 
 
 @pytest.mark.parametrize(
@@ -191,13 +192,13 @@ def test_bounds_are_checked_while_decoding(body: dict[str, object]) -> None:
 )
 def test_what_keeps_to_the_bounds_is_read(body: dict[str, object]) -> None:
     """The bounds themselves are within them."""
-    msgspec.msgpack.decode(msgspec.msgpack.encode([1, body]), type=m.RequestEnvelope)
+    msgspec.msgpack.decode(msgspec.msgpack.encode([1, body]), type=RequestEnvelope)
 
 
 def test_plan_request_of_nothing_takes_nothing() -> None:
     """Criteria that name no kind match no entry: a field that is forgotten never removes anything."""
     request = msgspec.msgpack.decode(
-        msgspec.msgpack.encode([1, {"op": "make_plan", "criteria": {}}]), type=m.RequestEnvelope
+        msgspec.msgpack.encode([1, {"op": "make_plan", "criteria": {}}]), type=RequestEnvelope
     )
     assert request.body == MakePlan(criteria=Criteria())
     assert (Criteria().kinds, Criteria().orphans, Criteria().dangling, Criteria().force) == ((), False, False, False)
@@ -221,11 +222,11 @@ def test_protocol_page_gives_every_limit(limit: int) -> None:
 def test_example_of_the_protocol_page_is_what_we_send() -> None:
     """The annotated bytes are those of a real conversation."""
     page = (ROOT / "docs" / "protocol.md").read_text()
-    said: list[m.RequestEnvelope | m.ReplyEnvelope] = [
-        m.RequestEnvelope(0, m.Hello(protocol=1, version="1.0")),
-        m.ReplyEnvelope(0, m.Welcome(protocol=1, version="0.1.0", pid=4711)),
-        m.RequestEnvelope(1, m.Lookup(kind=Kind.DATASET, keys=["9f86", "6030"])),
-        m.ReplyEnvelope(1, m.Found(values=[b"file-1", None])),
+    said: list[RequestEnvelope | ReplyEnvelope] = [
+        RequestEnvelope(0, m.Hello(protocol=1, version="1.0")),
+        ReplyEnvelope(0, m.Welcome(protocol=1, version="0.1.0", pid=4711)),
+        RequestEnvelope(1, m.Lookup(kind=Kind.DATASET, keys=["9f86", "6030"])),
+        ReplyEnvelope(1, m.Found(values=[b"file-1", None])),
     ]
     example = page.split("## An example")[1].split("```")[1]
     shown = [re.sub("#.*", "", part) for part in re.split("^(?:->|<-)", example, flags=re.MULTILINE)[1:]]

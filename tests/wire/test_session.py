@@ -12,26 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motoolsd.wire.entries import DatasetRow
+from motoolsd.wire.envelopes import ReplyEnvelope, RequestEnvelope
 from motoolsd.wire.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from motoolsd.wire.frames import HEADER, REQUEST_SIZE_MAX
 from motoolsd.wire.keys import Kind
-from motoolsd.wire.messages import (
-    PROTOCOL,
-    DatasetPage,
-    Drain,
-    Failure,
-    Found,
-    Hello,
-    ListEntries,
-    Lookup,
-    Reply,
-    ReplyEnvelope,
-    Request,
-    RequestEnvelope,
-    Stored,
-    Used,
-    Welcome,
-)
+from motoolsd.wire.listing import DatasetPage, ListEntries
+from motoolsd.wire.messages import PROTOCOL, Drain, Failure, Found, Hello, Lookup, Reply, Request, Stored, Used, Welcome
 from motoolsd.wire.session import ClientSession, Refused, ServerSession, State, encode_frame, encode_reply
 from motoolsd.wire.sizes import GetStats
 from tests.wire.conversation import Conversation

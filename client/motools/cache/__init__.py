@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from motoolsd.wire.version import __version__
 
 if TYPE_CHECKING:
+    from motools.cache.backups import Backup as Backup
     from motools.cache.base import CacheBackend as CacheBackend
     from motools.cache.cache import Cache as Cache
     from motools.cache.cache import SQLiteCache as SQLiteCache
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from motools.cache.entries import EvalHits as EvalHits
     from motools.cache.entries import LeaseEntry as LeaseEntry
     from motools.cache.entries import ModelEntry as ModelEntry
+    from motools.cache.errors import AmbiguousName as AmbiguousName
     from motools.cache.errors import CacheDirectoryMissing as CacheDirectoryMissing
     from motools.cache.errors import CacheError as CacheError
     from motools.cache.errors import CacheProtocolError as CacheProtocolError
@@ -57,26 +59,55 @@ if TYPE_CHECKING:
     from motools.cache.errors import UnknownOperation as UnknownOperation
     from motools.cache.errors import UnsupportedFilesystem as UnsupportedFilesystem
     from motools.cache.errors import VersionMismatch as VersionMismatch
+    from motools.cache.explanations import Difference as Difference
+    from motools.cache.explanations import EntryDetails as EntryDetails
+    from motools.cache.explanations import EntryName as EntryName
+    from motools.cache.explanations import Explanation as Explanation
+    from motools.cache.explanations import Lineage as Lineage
+    from motools.cache.explanations import LineageNode as LineageNode
+    from motools.cache.explanations import Listing as Listing
+    from motools.cache.explanations import Miss as Miss
+    from motools.cache.explanations import NearEntry as NearEntry
+    from motools.cache.explanations import Usage as Usage
+    from motools.cache.filtering import AnyFilterOptions as AnyFilterOptions
+    from motools.cache.filtering import FilterOptions as FilterOptions
     from motools.cache.keys import hash_content as hash_content
     from motools.cache.keys import hash_dict as hash_dict
     from motools.cache.keys import make_eval_cache_key as make_eval_cache_key
     from motools.cache.keys import make_model_cache_key as make_model_cache_key
     from motools.cache.memory import InMemoryCache as InMemoryCache
+    from motools.cache.recording import CachePolicy as CachePolicy
+    from motools.cache.recording import RecordOptions as RecordOptions
     from motools.cache.sync import SyncCache as SyncCache
     from motools.cache.utils import CacheUtils as CacheUtils
+    from motoolsd.wire.diagnosis import Diagnosis as Diagnosis
+    from motoolsd.wire.diagnosis import HealthCheck as HealthCheck
+    from motoolsd.wire.diagnosis import LockHolder as LockHolder
+    from motoolsd.wire.diagnosis import Mend as Mend
+    from motoolsd.wire.diagnosis import Mended as Mended
+    from motoolsd.wire.diagnosis import SqliteHealth as SqliteHealth
+    from motoolsd.wire.diagnosis import Verdict as Verdict
+    from motoolsd.wire.origins import Origin as Origin
 
 _MODULES = {
+    "backups": "Backup",
     "base": "CacheBackend",
     "cache": "Cache SQLiteCache",
     "cleaning": "CleanupPlan CleanupResult EntrySize Finding KeptPath OnProgress PlanItem Progress ProtectedEntry"
     " SizeReport TrashItem VerifyReport",
+    "doctor": "Diagnosis HealthCheck LockHolder Mend Mended SqliteHealth Verdict",
     "entries": "CacheStats DatasetEntry EvalEntry EvalHits LeaseEntry ModelEntry",
-    "errors": "CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable ClaimDeadlock"
+    "errors": "AmbiguousName CacheDirectoryMissing CacheError CacheProtocolError CacheRequestError CacheUnavailable"
+    " ClaimDeadlock"
     " ClaimTimeout ComputationFailed ConnectionLost CorruptDatabase DaemonBusy DaemonNotRunning EntryNotFound"
     " EntryProtected PeerRefused PlanOutdated SchemaTooNew StaleLease StorageFailed UncacheableConfigError"
     " UnknownOperation UnsupportedFilesystem VersionMismatch",
+    "explanations": "Difference EntryDetails EntryName Explanation Lineage LineageNode Listing Miss NearEntry Usage",
+    "filtering": "AnyFilterOptions FilterOptions",
     "keys": "hash_content hash_dict make_eval_cache_key make_model_cache_key",
     "memory": "InMemoryCache",
+    "recording": "CachePolicy RecordOptions",
+    "origin": "Origin",
     "sync": "SyncCache",
     "utils": "CacheUtils",
 }

@@ -10,16 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 
 from motools.cache import lease_calls
-from motools.cache.calls import Call, Owned, Provenance
+from motools.cache.async_waiting import Asker, give_up, wait_for_claim
 from motools.cache.claims import (
-    GIVE_UP_TIMEOUT_S,
-    NOTICE_AFTER_S,
-    NOTICE_INTERVAL_S,
     ClaimBase,
     ClaimOptions,
     OnFailure,
@@ -30,46 +27,16 @@ from motools.cache.claims import (
     dataset_target,
     eval_target,
     model_target,
-    overdue,
     parts_of,
-    say_whom_it_waits_for,
     sort_states,
 )
-from motools.cache.entries import DatasetEntry, LeaseEntry
-from motools.cache.errors import CacheError, StaleLease
+from motools.cache.clock import monotonic_s
+from motools.cache.entries import LeaseEntry
+from motools.cache.errors import StaleLease
 from motools.cache.files import Content
-from motools.cache.publishing import DatasetPut
-from motoolsd.wire.entries import KeyState
+from motools.cache.recording import OutcomeName, Record
 
 T = TypeVar("T")
-
-
-class Asker(Protocol):
-    """What claims are made of: a `Cache`, or an `InMemoryCache`."""
-
-    _provenance: Provenance
-    _held: set[bytes]
-    _in_use: set[bytes]
-
-    async def _ask(self, call: Call[T]) -> T:
-        """Carry a call out, within the client's timeout."""
-        ...
-
-    async def _ask_for_hours(self, call: Call[T]) -> T:
-        """Carry a call out that waits for somebody else's work, over restarts of the daemon."""
-        ...
-
-    async def _own(self, target: Target, value: object, run_dir: object, ttl_s: float | None) -> Owned:
-        """What an entry owns with a value, brought to disk."""
-        ...
-
-    async def _keep(self, put: DatasetPut) -> DatasetEntry:
-        """Store a dataset with its content."""
-        ...
-
-    def _work_path(self, work_dir: str | os.PathLike[str] | None) -> bytes | None:
-        """A directory to be worked in, relative to the cache directory."""
-        ...
 
 
 class AsyncClaim(ClaimBase):
@@ -101,9 +68,9 @@ class AsyncClaim(ClaimBase):
             if self.holder is not None and self._options.wait:
                 call = self._request(context, wait=True)
                 self._take(await wait_for_claim(self._asker, call, self.holder, self._options.timeout_s))
-        except BaseException:
+        except BaseException as error:
             self._leave()
-            await give_up(self._asker, self.claim_id)
+            await give_up(self._asker, self.claim_id, error)
             raise
         return self
 
@@ -121,6 +88,9 @@ class AsyncClaim(ClaimBase):
         *,
         run_dir: str | os.PathLike[str] | None = None,
         ttl_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+        outcome: OutcomeName = "success",
         **labels: str,
     ) -> None:
         """Store the value and end the lease; on disk when this returns, and whoever waits has it.
@@ -134,11 +104,13 @@ class AsyncClaim(ClaimBase):
             CacheRequestError: not text, empty, outside the block, or a second time; or a path that no entry can own.
         """
         self._check_owner("fulfil")
+        options = {"ttl_s": ttl_s, "metadata": metadata, "seconds": seconds, "outcome": outcome}
+        record = self._record(options, labels)
         if path_or_bytes is not None:
-            await self._asker._keep(self._fulfilling_with(path_or_bytes, value, ttl_s, labels))  # noqa: SLF001
+            await self._asker._keep(self._fulfilling_with(path_or_bytes, value, record))  # noqa: SLF001
         else:
-            owned = await self._asker._own(self._target, value, run_dir, ttl_s)  # noqa: SLF001
-            await self._asker._ask(self._fulfilling(value, owned, labels))  # noqa: SLF001
+            owned = await self._asker._own(self._target, value, run_dir, record)  # noqa: SLF001
+            await self._asker._ask(self._fulfilling(value, owned))  # noqa: SLF001
         self._end(value)
 
     async def fail(self, reason: str, retry_after_s: float | None = None) -> None:
@@ -321,9 +293,12 @@ class AsyncClaimGroup:
             while left := [task for task in wanted if task not in self._values]:
                 granted, holder = await self._ask(left, context, holder)
                 for part in parts_of(granted, one_by_one=one_by_one):
-                    await self._fulfil({task: granted[task] for task in part}, await evaluate(part))
-        except BaseException:
-            await give_up(self._asker, self._claim_id)
+                    started_s = monotonic_s()
+                    logs = await evaluate(part)
+                    share_s = (monotonic_s() - started_s) / len(part)
+                    await self._fulfil({task: granted[task] for task in part}, logs, Record(seconds=share_s))
+        except BaseException as error:
+            await give_up(self._asker, self._claim_id, error)
             raise
         return {task: self._values[task] for task in wanted}
 
@@ -332,16 +307,24 @@ class AsyncClaimGroup:
     ) -> tuple[dict[str, int], LeaseEntry | None]:
         """Which tasks are ours to compute, with their tokens; waits if `holder` computes all of them."""
         targets = [self._targets[task] for task in tasks]
-        request = claim_request(self._claim_id, context, targets, wait=holder is not None, takes_over=False)
+        provenance = self._asker._provenance  # noqa: SLF001
+        request = claim_request(
+            self._claim_id,
+            context,
+            targets,
+            provenance,
+            wait=holder is not None,
+            takes_over=False,
+        )
         call = lease_calls.claim(request)
         if holder is None:
             return sort_states(tasks, await self._asker._ask(call), self._values)  # noqa: SLF001
         return sort_states(tasks, await wait_for_claim(self._asker, call, holder, None), self._values)
 
-    async def _fulfil(self, granted: Mapping[str, int], logs: Mapping[str, str]) -> None:
+    async def _fulfil(self, granted: Mapping[str, int], logs: Mapping[str, str], record: Record) -> None:
         check_logs(granted, logs)
         for task, token in granted.items():
-            owned = await self._asker._own(self._targets[task], logs[task], None, None)  # noqa: SLF001
+            owned = await self._asker._own(self._targets[task], logs[task], None, record)  # noqa: SLF001
             put = self._targets[task].put(self._asker._provenance, logs[task], token, owned)  # noqa: SLF001
             try:
                 await self._asker._ask(put)  # noqa: SLF001
@@ -350,50 +333,3 @@ class AsyncClaimGroup:
                 if error.value is None:
                     raise
                 self._values[task] = error.value
-
-
-async def wait_for_claim(
-    asker: Asker, call: Call[list[KeyState]], holder: LeaseEntry, timeout_s: float | None
-) -> list[KeyState]:
-    """Wait for an answer, and say after a while whom for.
-
-    Raises:
-        ClaimTimeout: the time is over.
-        CacheError: the daemon cannot be had, or refuses.
-    """
-    failure: CacheError | None = None
-    states: list[KeyState] | None = None
-    with anyio.move_on_after(timeout_s):
-        async with anyio.create_task_group() as group:
-            group.start_soon(_say_now_and_then, holder)
-            # Caught inside the group, which would wrap it.
-            try:
-                states = await asker._ask_for_hours(call)  # noqa: SLF001
-            except CacheError as error:
-                failure = error
-            group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    if states is None:
-        raise overdue(holder, timeout_s)
-    return states
-
-
-async def _say_now_and_then(holder: LeaseEntry) -> None:
-    await anyio.sleep(NOTICE_AFTER_S)
-    while True:
-        say_whom_it_waits_for(holder)
-        await anyio.sleep(NOTICE_INTERVAL_S)
-
-
-async def give_up(asker: Asker, claim_id: bytes) -> None:
-    """Release a claim, cancelled or not; without a daemon, it notices by itself when this process ends."""
-    try:
-        with anyio.move_on_after(GIVE_UP_TIMEOUT_S, shield=True):
-            await asker._ask(lease_calls.release(claim_id))  # noqa: SLF001
-            return
-    except CacheError:
-        pass
-    import logging  # only when something is wrong
-
-    logging.getLogger("motools.cache").warning("a lease could not be released; it ends with this process")

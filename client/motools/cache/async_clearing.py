@@ -1,6 +1,6 @@
 """Removing entries and their files, under asyncio or trio: clearing, plans and what comes of them.
 
-Layer: motools.cache. Imports calls, cleaning, cleaning_calls and errors.
+Layer: motools.cache. Imports calls, cleaning, cleaning_calls, clearing_options and errors.
 Invariant: as in `async_management`.
 """
 
@@ -13,11 +13,20 @@ import msgspec
 
 from motools.cache import calls
 from motools.cache import cleaning_calls as table
-from motools.cache.calls import Call
+from motools.cache.calls import Call, ClearScope
 from motools.cache.cleaning import CleanupPlan, CleanupResult, OnProgress
-from motools.cache.cleaning_calls import PLANS_MAX, Clearing, ClearOptions, PruneOptions, Pruning
+from motools.cache.cleaning_calls import PLANS_MAX
+from motools.cache.clearing_options import (
+    Clearing,
+    ClearOptions,
+    FilteredClearOptions,
+    PruneOptions,
+    filtered,
+    pruning,
+)
 from motools.cache.errors import PlanOutdated
 from motoolsd.wire.cleaning import Criteria
+from motoolsd.wire.keys import Kind
 
 T = TypeVar("T")
 
@@ -31,7 +40,7 @@ class AsyncClearing:
         dataset_hashes: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     async def clear_datasets(
@@ -40,7 +49,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     async def clear_datasets(
@@ -49,7 +58,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     async def clear_datasets(
@@ -58,7 +67,7 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     async def clear_datasets(
         self,
@@ -66,7 +75,7 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove some datasets, or all.
 
@@ -84,10 +93,10 @@ class AsyncClearing:
         Raises:
             CacheRequestError: `dry_run` without `delete_files`.
         """
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.DATASET)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return await self._call(calls.clear_datasets(dataset_hashes, force=how.force))
-        return await self._clean(table.datasets(dataset_hashes, force=how.force), how, dry_run=dry_run)
+            return await self._call(calls.clear_datasets(dataset_hashes, scope))
+        return await self._clean(table.datasets(dataset_hashes, scope), how, dry_run=dry_run)
 
     @overload
     async def clear_models(
@@ -95,7 +104,7 @@ class AsyncClearing:
         model_ids: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     async def clear_models(
@@ -104,7 +113,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     async def clear_models(
@@ -113,7 +122,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     async def clear_models(
@@ -122,7 +131,7 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     async def clear_models(
         self,
@@ -130,13 +139,13 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove the models with these ids, or all: as `clear_datasets`."""
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.MODEL)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return await self._call(calls.clear_models(model_ids, force=how.force))
-        return await self._clean(table.models(model_ids, force=how.force), how, dry_run=dry_run)
+            return await self._call(calls.clear_models(model_ids, scope))
+        return await self._clean(table.models(model_ids, scope), how, dry_run=dry_run)
 
     @overload
     async def clear_evals(
@@ -145,7 +154,7 @@ class AsyncClearing:
         task_ids: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     async def clear_evals(
@@ -155,7 +164,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     async def clear_evals(
@@ -165,7 +174,7 @@ class AsyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     async def clear_evals(
@@ -175,7 +184,7 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     async def clear_evals(
         self,
@@ -184,13 +193,13 @@ class AsyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove the evaluations that match both lists, or all: as `clear_datasets`."""
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.EVAL)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return await self._call(calls.clear_evals(model_ids, task_ids, force=how.force))
-        return await self._clean(table.evals(model_ids, task_ids, force=how.force), how, dry_run=dry_run)
+            return await self._call(calls.clear_evals(model_ids, task_ids, scope))
+        return await self._clean(table.evals(model_ids, task_ids, scope), how, dry_run=dry_run)
 
     @overload
     async def clear_all(
@@ -214,7 +223,7 @@ class AsyncClearing:
         """Remove every entry: as `clear_datasets`. Without `delete_files` in one transaction; how many of each kind."""
         how = Clearing(**options)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return await self._call(calls.clear_all(force=how.force))
+            return await self._call(calls.clear_all(ClearScope(force=how.force)))
         return await self._clean(table.everything(force=how.force), how, dry_run=dry_run)
 
     @overload
@@ -234,7 +243,7 @@ class AsyncClearing:
         Raises:
             CacheRequestError: nothing was chosen, or something cannot be read.
         """
-        how = Pruning(**options)
+        how = pruning(options)
         return await self._clean(how.criteria(), how, dry_run=dry_run)
 
     async def apply_plan(

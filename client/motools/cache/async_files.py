@@ -16,13 +16,13 @@ import anyio.from_thread
 import anyio.to_thread
 
 from motools.cache import calls
-from motools.cache.calls import Owned
 from motools.cache.claims import Target
 from motools.cache.entries import DatasetEntry
 from motools.cache.errors import UNAVAILABLE
 from motools.cache.files import Check, Staging, digest_of
 from motools.cache.owned import work_path
 from motools.cache.publishing import DatasetPut
+from motools.cache.recording import Owned, Record
 
 if TYPE_CHECKING:
     from motools.cache.cache import Cache
@@ -38,8 +38,8 @@ class _Stopped(Exception):
 class AsyncFiles:
     """The files of an async cache. `Cache` adds everything else."""
 
-    async def _own(self, target: Target, value: object, run_dir: object, ttl_s: float | None) -> Owned:
-        return await in_thread(target.owned, self._as_cache().directory, value, run_dir, ttl_s)
+    async def _own(self, target: Target, value: object, run_dir: object, record: Record) -> Owned:
+        return await in_thread(target.owned, self._as_cache().directory, value, run_dir, record)
 
     def _work_path(self, work_dir: str | os.PathLike[str] | None) -> bytes | None:
         return None if work_dir is None else work_path(self._as_cache().directory, work_dir)

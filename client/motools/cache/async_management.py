@@ -1,21 +1,25 @@
 """Looking after a cache under asyncio or trio: lists, sizes, clearing, clean-up, the trash, pins and verifying.
 
-Layer: motools.cache. Imports calls, cleaning, cleaning_calls, entries, errors, multiplex and recovery.
+Layer: motools.cache. Imports calls, cleaning, cleaning_calls, entries, errors, explaining_calls, filtering, multiplex
+and recovery.
 Invariant: every method is a call of the tables, or two of them; how one is carried out is the client's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 import anyio
 
-from motools.cache import calls
+from motools.cache import calls, explaining_calls
 from motools.cache import cleaning_calls as table
 from motools.cache.arguments import Duration
 from motools.cache.async_clearing import AsyncClearing
+from motools.cache.async_explaining import AsyncExplaining
+from motools.cache.backups import Backup, backup
 from motools.cache.calls import Call
 from motools.cache.cleaning import CleanupResult, OnProgress, SizeReport, TrashItem, VerifyReport
 from motools.cache.cleaning_calls import (
@@ -25,9 +29,11 @@ from motools.cache.cleaning_calls import (
 from motools.cache.clock import monotonic_s
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, ModelEntry
 from motools.cache.errors import UNAVAILABLE
+from motools.cache.filtering import FilterOptions, is_plain, with_ids
 from motools.cache.lookups import KindName
 from motools.cache.multiplex import MultiplexedConnection
 from motools.cache.recovery import Recovery, no_answer
+from motoolsd.wire.cleaning import ApplyPlan
 from motoolsd.wire.messages import Status
 from motoolsd.wire.sizes import Size
 
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncManagement(AsyncClearing):
+class AsyncManagement(AsyncExplaining, AsyncClearing):
     """The management of an async cache. `Cache` adds everything else.
 
     What takes long (a rescan, plans, `apply_plan`, `undo`, `empty_trash`, `verify`) uses a connection of its own. The
@@ -47,17 +53,56 @@ class AsyncManagement(AsyncClearing):
     what a clean-up removed by then lies in the trash.
     """
 
-    async def list_datasets(self) -> list[DatasetEntry]:
-        """All datasets, in the order in which they were first stored."""
-        return await self._call(calls.list_datasets())
+    async def list_datasets(
+        self, *, sort: str | None = None, limit: int | None = None, **filters: Unpack[FilterOptions]
+    ) -> list[DatasetEntry]:
+        """All datasets, or those that pass the filters, in the order in which they were first stored.
 
-    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
-        """All models, or those with one id, in the order in which they were first stored."""
-        return await self._call(calls.list_models(model_id))
+        Args:
+            sort: a field to sort by, as `size:desc`, `created_at` or `key`.
+            limit: no more than so many.
+            filters: see `FilterOptions`.
 
-    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
-        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
-        return await self._call(calls.list_evals(model_id, task_id))
+        Raises:
+            CacheRequestError: a filter cannot be read, or does not fit.
+        """
+        if is_plain(sort, limit, filters):
+            return await self._call(calls.list_datasets())
+        return cast("list[DatasetEntry]", await self._listed("dataset", sort, limit, filters))
+
+    async def list_models(
+        self,
+        model_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[ModelEntry]:
+        """All models, or those with one id: as `list_datasets`."""
+        if is_plain(sort, limit, filters):
+            return await self._call(calls.list_models(model_id))
+        chosen = with_ids(filters, model_id=model_id)
+        return cast("list[ModelEntry]", await self._listed("model", sort, limit, chosen))
+
+    async def list_evals(
+        self,
+        model_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[EvalEntry]:
+        """All evaluations, or those of one model, one task, or both: as `list_datasets`."""
+        if is_plain(sort, limit, filters):
+            return await self._call(calls.list_evals(model_id, task_id))
+        chosen = with_ids(filters, model_id=model_id, task_id=task_id)
+        return cast("list[EvalEntry]", await self._listed("eval", sort, limit, chosen))
+
+    async def _listed(
+        self, kind: KindName, sort: str | None, limit: int | None, options: Mapping[str, Any]
+    ) -> list[Any]:
+        return (await self._call(explaining_calls.list_entries(kind, sort, limit, None, options))).items
 
     async def get_stats(self) -> CacheStats:
         """How many entries there are, and the bytes that everything takes."""
@@ -131,6 +176,15 @@ class AsyncManagement(AsyncClearing):
         """Compare rows, files and the database with what they should be. As `SyncCache.verify`."""
         return await self._call_long(table.verify(deep=deep, repair=repair), on_progress)
 
+    async def backup(
+        self, path: str | os.PathLike[str], *, force: bool = False, on_progress: OnProgress | None = None
+    ) -> Backup:
+        """Copy the database while it is in use. As `SyncCache.backup`.
+
+        Cancellation: the half-written copy goes.
+        """
+        return await self._call_long(backup(path, force=force), on_progress)
+
     async def _call(self, call: Call[T]) -> T:
         raise NotImplementedError
 
@@ -146,8 +200,10 @@ class AsyncManagement(AsyncClearing):
             connection: MultiplexedConnection | None = None
             try:
                 connection = await _opened(cache, recovery.left_s(monotonic_s()))
-                silence_s = cache._timeout_s  # noqa: SLF001
-                await connection.stream(call.request_for(None), silence_s, gathering.take, self.get_status)
+                if isinstance(call.request, ApplyPlan) and not cache._knows_origin:  # noqa: SLF001
+                    await cache._learn_origin()  # noqa: SLF001
+                request, silence_s = cache._request(connection, call, None), cache._timeout_s  # noqa: SLF001
+                await connection.stream(request, silence_s, gathering.take, self.get_status)
                 return call.result_of_pages(gathering.pages)
             except UNAVAILABLE as error:
                 recovery = after_break(recovery, error, gathering, is_repeatable=is_repeatable or connection is None)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, LeaseEntry, ModelEntry
 from motools.cache.files import Content
+from motools.cache.filtering import FilterOptions
 from motools.cache.lookups import KindName
+from motools.cache.recording import RecordOptions
 
 if TYPE_CHECKING:
     from motools.cache.async_claims import AsyncClaim
@@ -28,7 +30,7 @@ class CacheBackend(Protocol):
         """The file id of a dataset, or None."""
         ...
 
-    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
+    async def set_file_id(self, dataset_hash: str, file_id: str, **record: Unpack[RecordOptions]) -> None:
         """Remember the file id of a dataset."""
         ...
 
@@ -46,7 +48,7 @@ class CacheBackend(Protocol):
         backend_type: str = "openai",
         *,
         run_dir: str | os.PathLike[str] | None = None,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> None:
         """Remember a trained model, and the directory that belongs to it."""
         ...
@@ -67,8 +69,7 @@ class CacheBackend(Protocol):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
-        *,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> None:
         """Remember the logs of a model's evaluations."""
         ...
@@ -87,9 +88,7 @@ class CacheBackend(Protocol):
         self,
         path_or_bytes: Content,
         file_id: str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> DatasetEntry:
         """Store a dataset with its content."""
         ...
@@ -102,15 +101,32 @@ class CacheBackend(Protocol):
         """The values of many entries of one kind, None where one is missing."""
         ...
 
-    async def list_datasets(self) -> list[DatasetEntry]:
+    async def list_datasets(
+        self, *, sort: str | None = None, limit: int | None = None, **filters: Unpack[FilterOptions]
+    ) -> list[DatasetEntry]:
         """All datasets."""
         ...
 
-    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
+    async def list_models(
+        self,
+        model_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[ModelEntry]:
         """All models, or those with one id."""
         ...
 
-    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
+    async def list_evals(
+        self,
+        model_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[EvalEntry]:
         """All evaluations, or those of one model, one task, or both."""
         ...
 

@@ -7,35 +7,31 @@ Invariant: no background task, and no state of one event loop is used under anot
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import Mapping, Sequence
 from copy import copy
 from math import inf
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from motools.cache import calls, lease_calls, lookups
-from motools.cache.async_claims import Asker, AsyncClaims, give_up
-from motools.cache.async_files import AsyncFiles, in_thread
+from motools.cache import lease_calls
+from motools.cache.async_claims import AsyncClaims
+from motools.cache.async_entries import AsyncEntries
+from motools.cache.async_files import AsyncFiles
 from motools.cache.async_management import AsyncManagement
-from motools.cache.calls import Call, Owned
+from motools.cache.async_waiting import Asker, give_up
+from motools.cache.calls import Call
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s
-from motools.cache.entries import DatasetEntry, EvalHits
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
-from motools.cache.files import Content
 from motools.cache.launch import Launch
-from motools.cache.lookups import KindName
 from motools.cache.multiplex import MultiplexedConnection
-from motools.cache.owned import own_logs, own_run
-from motools.cache.publishing import DatasetPut
 from motools.cache.recovery import Recovery, making_room, no_answer
-from motools.cache.remembered import ANSWERS_MAX, Memory
+from motools.cache.remembered import Memory
+from motools.cache.unreleased import settle, unreleased
 from motools.cache.using import AsyncUsing, end_use_async
 from motoolsd.wire.messages import Drain, Found, Lookup, Request, RequestKey
 from motoolsd.wire.names import INVISIBLE_PID
@@ -46,7 +42,7 @@ RELEASES_AT_ONCE = 64
 """Each may take a moment, which it would not have among thousands."""
 
 
-class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
+class Cache(Client, AsyncFiles, AsyncEntries, AsyncClaims, AsyncUsing, AsyncManagement):
     """A cache directory, through its daemon, under asyncio or trio.
 
     Concurrency: any number of tasks may use one instance at the same time, over one connection. One thread only:
@@ -98,103 +94,6 @@ class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
             self._close_connection()
         self._memory = Memory(self._directory, 0)
 
-    # The older package's names.
-
-    async def get_file_id(self, dataset_hash: str) -> str | None:
-        """The file id of a dataset, or None."""
-        memory = self._memory
-        try:
-            found = memory.datasets.get(dataset_hash)
-        except TypeError:
-            found = None  # as in `SyncCache`
-        if found is not None:
-            value, slot, number = found
-            used = memory.used
-            if memory.numbers[slot] == number and len(used) < ANSWERS_MAX and threading.get_ident() == self._thread:
-                used.append(dataset_hash)
-                return value
-        return await self._call(lookups.get_file_id(dataset_hash))
-
-    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
-        """Remember the file id of a dataset; on disk when this returns. After `ttl_s` seconds it misses."""
-        await self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
-
-    async def get_model_id(
-        self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
-    ) -> str | None:
-        """The id of the model trained from this dataset with this configuration, or None."""
-        return await self._call(lookups.get_model_id(dataset_hash, config, backend_type))
-
-    async def set_model_id(
-        self,
-        dataset_hash: str,
-        config: Mapping[str, Any],
-        model_id: str,
-        backend_type: str = "openai",
-        *,
-        run_dir: str | os.PathLike[str] | None = None,
-        ttl_s: float | None = None,
-    ) -> None:
-        """Remember a trained model and what it owns; on disk when this returns: as `SyncCache.set_model_id`."""
-        files = await in_thread(own_run, self._directory, run_dir) if run_dir is not None else ()
-        owned, identity = Owned(files=files, ttl_s=ttl_s), (dataset_hash, config, model_id, backend_type)
-        await self._call(calls.set_model_id(self._provenance, *identity, owned=owned))
-
-    async def get_eval_log_paths(
-        self,
-        model_id: str,
-        task_ids: Sequence[str],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-    ) -> dict[str, str] | None:
-        """The log of each task, or None if one of them is missing."""
-        return await self._call(lookups.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
-
-    async def set_eval_log_paths(
-        self,
-        model_id: str,
-        task_log_paths: Mapping[str, str | os.PathLike[str]],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-        *,
-        ttl_s: float | None = None,
-    ) -> None:
-        """Remember the logs of a model's evaluations, all or none: as `SyncCache.set_eval_log_paths`."""
-        owned = Owned(logs=await in_thread(own_logs, self._directory, task_log_paths), ttl_s=ttl_s)
-        identity = model_id, task_log_paths, backend_type, inspect_kwargs
-        await self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
-
-    # Beyond them.
-
-    async def get_evals(
-        self,
-        model_id: str,
-        task_ids: Sequence[str],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-    ) -> EvalHits:
-        """Which of the tasks are cached, and which are missing."""
-        return await self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
-
-    async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
-        """The values of many entries of one kind, None where one is missing; see `SyncCache.get_many`."""
-        return await self._call(lookups.get_many(kind, questions))
-
-    async def put_dataset(
-        self,
-        path_or_bytes: Content,
-        file_id: str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
-    ) -> DatasetEntry:
-        """Store a dataset with its content, of any size: as `SyncCache.put_dataset`.
-
-        Cancellation: the copy, which a worker thread makes, stops at the next chunk; nothing is left behind.
-        """
-        provenance = self._provenance.with_labels(labels or {})
-        return await self._keep(DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
-
     # How a call is carried out.
 
     async def _call(self, call: Call[T]) -> T:
@@ -213,10 +112,12 @@ class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
                 return await self._carry_out(call, key, started_s)
             # What nearly always comes, by the shortest way: an exchange over an open connection.
             try:
-                request = call.request or call.request_for(key)
+                if key is not None and not self._knows_origin:
+                    await self._learn_origin()
+                request = self._request(connection, call, key)
                 if self._memory_entries:
                     return await self._exchange(connection, call, request, self._timeout_s)
-                return call.result(await connection.exchange(request, self._timeout_s))
+                return self._result(connection, call, request, await connection.exchange(request, self._timeout_s))
             except CacheError as error:
                 return await self._carry_out(call, key, started_s, error)
         except UNAVAILABLE as error:
@@ -278,7 +179,9 @@ class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
 
     async def _attempt(self, call: Call[T], key: RequestKey | None, left_s: float) -> T:
         connection = await self._open(left_s)
-        request = call.request_for(key)
+        if key is not None and not self._knows_origin:
+            await self._learn_origin()
+        request = self._request(connection, call, key)
         if call.is_stream:
             connection.hold(self._memory.take_used())
             return call.result_of_pages(await connection.collect(request))
@@ -291,13 +194,17 @@ class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
         if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
             connection.hold(memory.take_used())
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
-            return call.result(await connection.exchange(request, timeout_s))
+            return self._result(connection, call, request, await connection.exchange(request, timeout_s))
         before, generation = memory.numbers_of(request), memory.generation
         reply = await connection.exchange(request, timeout_s)
-        result = call.result(reply)
+        result = self._result(connection, call, request, reply)
         if isinstance(reply, Found) and reply.lasts and memory is self._memory and generation == memory.generation:
             memory.remember(request, before, reply.values)
         return result
+
+    async def _learn_origin(self) -> None:
+        """Gather who we are, in a thread: git may take its time."""
+        await anyio.to_thread.run_sync(self._gather_origin, abandon_on_cancel=True)
 
     def _settle(self) -> None:
         """As in `SyncCache`."""
@@ -334,11 +241,14 @@ class Cache(Client, AsyncFiles, AsyncClaims, AsyncUsing, AsyncManagement):
             raise
         connection = MultiplexedConnection(connected)
         try:
-            await connection.greet()
+            await connection.greet(self._greeting())
             await self._check_usable(connection)
             if connection.peer.peer_pid == INVISIBLE_PID:
                 for claim_id in list(self._held):
                     await connection.exchange(lease_calls.join(claim_id).request_for(None))
+            for claim_id in unreleased(self._directory):
+                await connection.exchange(lease_calls.release(claim_id).request_for(None))
+                settle(self._directory, claim_id)
         except BaseException:
             connection.close()
             raise

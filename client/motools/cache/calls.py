@@ -1,6 +1,6 @@
 """The one table of calls: what each method asks, and what its reply means. Lookups have a table of their own.
 
-Layer: motools.cache. Imports arguments, entries, errors, keys and motoolsd.wire.
+Layer: motools.cache. Imports arguments, entries, errors, keys, recording and motoolsd.wire.
 Invariant: the blocking and the async client differ in how they wait, and in nothing else. Arguments are checked
 before anything is sent, replies before anything is believed.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from motools.cache.arguments import json_bytes, kwargs_json, optional_text, optional_texts, text, ttl, value_bytes
+from motools.cache.arguments import json_bytes, kwargs_json, optional_text, optional_texts, text, value_bytes
 from motools.cache.entries import (
     CacheStats,
     DatasetEntry,
@@ -24,15 +24,24 @@ from motools.cache.entries import (
     model_entry,
 )
 from motools.cache.errors import CacheError, CacheProtocolError, CacheRequestError, error_from
+from motools.cache.recording import NOTHING, Owned, Provenance, Record, masked_json
 from motoolsd.wire import messages as m
 from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX
+from motoolsd.wire.filters import Filters
 from motoolsd.wire.keys import Kind
+from motoolsd.wire.listing import DatasetPage, EntryPage, EvalPage, ListEntries, ModelPage
 from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
 T = TypeVar("T")
 
+FILTERS: Final = "filters"
+"""The feature of daemons that know filters, orders and pages."""
+
 RAISES: Final = object()
 """The fallback of calls that have none: they raise, whatever `on_unavailable` says."""
+
+
+Inputs = Callable[[int], bytes]
 
 
 class Call(Struct, Generic[T]):
@@ -48,6 +57,8 @@ class Call(Struct, Generic[T]):
         make: of a write, its request, given the key under which it may be repeated.
         is_stream: whether the reply comes in pages.
         of_values: of a lookup, the result from what is remembered of its keys.
+        inputs: of a lookup, what the key at a place is made from, to be told when it misses.
+        needs: the feature without which a daemon would misread the request, so that it is not asked.
     """
 
     request: m.Request | None
@@ -57,6 +68,8 @@ class Call(Struct, Generic[T]):
     make: Callable[[m.RequestKey], m.Request] | None = None
     is_stream: bool = False
     of_values: Callable[[Sequence[str | None]], T] | None = None
+    inputs: Inputs | None = None
+    needs: str | None = None
 
     @property
     def is_write(self) -> bool:
@@ -96,49 +109,6 @@ def refusal(reply: m.Reply) -> CacheError:
     return CacheProtocolError(f"the daemon answered with {type(reply).__name__}, which is no answer to what was asked")
 
 
-class Provenance:
-    """What a client adds to everything that it stores."""
-
-    __slots__ = ("labels", "version")
-
-    def with_labels(self, labels: Mapping[str, str]) -> Provenance:
-        """The same with more labels, for one entry.
-
-        Raises:
-            CacheRequestError: one is no text.
-        """
-        return Provenance({**self.labels, **labels}, self.version)
-
-    def __init__(self, labels: Mapping[str, str] | None, version: str | None) -> None:
-        """Check both.
-
-        Raises:
-            CacheRequestError: a label is no text.
-        """
-        pairs = (labels or {}).items()
-        self.labels = {text(name, "a label's name"): text(value, f"label {name}") for name, value in pairs}
-        self.version = None if version is None else text(version, "version")
-
-
-class Owned(Struct, frozen=True, kw_only=True):
-    """What an entry has beside its key and value.
-
-    Attributes:
-        files: of a model, the paths of its files, relative to the cache directory.
-        logs: the same of evaluations, by task id.
-        staged: of a dataset, its content's name in staging.
-        ttl_s: it misses after so long; None: it lasts.
-    """
-
-    files: tuple[bytes, ...] = ()
-    logs: Mapping[str, bytes] = {}
-    staged: bytes | None = None
-    ttl_s: float | None = None
-
-
-NOTHING: Final = Owned()
-
-
 def _nothing(_reply: object) -> None:
     return None
 
@@ -146,14 +116,11 @@ def _nothing(_reply: object) -> None:
 # Writes.
 
 
-def _storing(
-    put: Callable[..., m.Request], provenance: Provenance, ttl_s: float | None, **fields: object
-) -> Call[None]:
-    lasting = ttl(ttl_s)
+def _storing(put: Callable[..., m.Request], provenance: Provenance, record: Record, **fields: object) -> Call[None]:
+    fields.update(record.fields(provenance))
 
     def make(request_key: m.RequestKey) -> m.Request:
-        made_by = {"labels": provenance.labels, "version": provenance.version}
-        return put(request_key=request_key, ttl_s=lasting, **made_by, **fields)
+        return put(request_key=request_key, **fields)
 
     return Call(None, m.Stored, _nothing, None, make=make)
 
@@ -167,7 +134,7 @@ def set_file_id(
     return _storing(
         m.PutDataset,
         provenance,
-        owned.ttl_s,
+        owned.record,
         token=token,
         dataset_hash=key,
         file_id=value,
@@ -191,10 +158,11 @@ def set_model_id(
     return _storing(
         m.PutModel,
         provenance,
-        owned.ttl_s,
+        owned.record,
         token=token,
         dataset_hash=dataset,
         config=config_json,
+        masked_config=masked_json(config, config_json, "config"),
         backend_type=backend,
         model_id=value,
         files=list(owned.files),
@@ -223,11 +191,12 @@ def set_eval_log_paths(
     return _storing(
         m.PutEvals,
         provenance,
-        owned.ttl_s,
+        owned.record,
         token=token,
         model_id=model,
         backend_type=backend,
         kwargs=kwargs,
+        masked_kwargs=None if kwargs is None else masked_json(inspect_kwargs, kwargs, "inspect_kwargs"),
         logs=logs,
         files=dict(owned.logs),
     )
@@ -236,8 +205,8 @@ def set_eval_log_paths(
 # Introspection and clearing.
 
 
-def _listing(request: m.ListEntries, page_type: type[m.EntryPage], entry: Callable[[Any], T]) -> Call[list[T]]:
-    def decode(pages: list[m.EntryPage]) -> list[T]:
+def _listing(request: ListEntries, page_type: type[EntryPage], entry: Callable[[Any], T]) -> Call[list[T]]:
+    def decode(pages: list[EntryPage]) -> list[T]:
         return [entry(row) for page in pages for row in page.items]
 
     return Call(request, page_type, decode, is_stream=True)
@@ -245,19 +214,19 @@ def _listing(request: m.ListEntries, page_type: type[m.EntryPage], entry: Callab
 
 def list_datasets() -> Call[list[DatasetEntry]]:
     """All datasets, in the order in which they were first stored."""
-    return _listing(m.ListEntries(kind=Kind.DATASET), m.DatasetPage, dataset_entry)
+    return _listing(ListEntries(kind=Kind.DATASET), DatasetPage, dataset_entry)
 
 
 def list_models(model_id: str | None) -> Call[list[ModelEntry]]:
     """All models, or those with one id."""
-    request = m.ListEntries(kind=Kind.MODEL, model_id=optional_text(model_id, "model_id"))
-    return _listing(request, m.ModelPage, model_entry)
+    request = ListEntries(kind=Kind.MODEL, model_id=optional_text(model_id, "model_id"))
+    return _listing(request, ModelPage, model_entry)
 
 
 def list_evals(model_id: str | None, task_id: str | None) -> Call[list[EvalEntry]]:
     """All evaluations, or those of one model, one task, or both."""
     model, task = optional_text(model_id, "model_id"), optional_text(task_id, "task_id")
-    return _listing(m.ListEntries(kind=Kind.EVAL, model_id=model, task_id=task), m.EvalPage, eval_entry)
+    return _listing(ListEntries(kind=Kind.EVAL, model_id=model, task_id=task), EvalPage, eval_entry)
 
 
 def get_stats() -> Call[CacheStats]:
@@ -294,20 +263,48 @@ def get_status() -> Call[m.Status]:
     return Call(m.GetStatus(), m.Status, lambda reply: reply)
 
 
-def _clearing(field: str, kind: Kind, *, force: bool, **chosen: list[str] | None) -> Call[int]:
+class ClearScope(Struct, frozen=True, kw_only=True):
+    """What a clear takes beside what its ids say.
+
+    Attributes:
+        force: pinned entries, too.
+        filters: entries must pass these, too.
+        downstream: also what was made from them.
+    """
+
+    force: bool = False
+    filters: Filters | None = None
+    downstream: bool = False
+
+    @property
+    def needs(self) -> str | None:
+        """The feature of daemons that take this: another would leave the filters out, and remove everything."""
+        return FILTERS if self.filters is not None or self.downstream else None
+
+
+UNPINNED: Final = ClearScope()
+
+
+def _clearing(kind: Kind, scope: ClearScope, **chosen: list[str] | None) -> Call[int]:
     keys, model_ids, task_ids = (chosen.get(name) for name in ("keys", "model_ids", "task_ids"))
 
     def make(request_key: m.RequestKey) -> m.Request:
         return m.Clear(
-            request_key=request_key, kind=kind, keys=keys, model_ids=model_ids, task_ids=task_ids, force=bool(force)
+            request_key=request_key,
+            kind=kind,
+            keys=keys,
+            model_ids=model_ids,
+            task_ids=task_ids,
+            force=bool(scope.force),
+            filters=scope.filters,
+            downstream=bool(scope.downstream),
         )
 
     def decode(reply: m.Cleared) -> int:
         _say_what_stays(reply)
-        count: int = getattr(reply, field)
-        return count
+        return reply.datasets + reply.models + reply.evals
 
-    return Call(None, m.Cleared, decode, make=make)
+    return Call(None, m.Cleared, decode, make=make, needs=scope.needs)
 
 
 def _say_what_stays(reply: m.Cleared) -> None:
@@ -320,27 +317,29 @@ def _say_what_stays(reply: m.Cleared) -> None:
     logging.getLogger("motools.cache").warning(text, reply.num_protected, named)
 
 
-def clear_datasets(dataset_hashes: Sequence[str] | None, *, force: bool = False) -> Call[int]:
+def clear_datasets(dataset_hashes: Sequence[str] | None, scope: ClearScope = UNPINNED) -> Call[int]:
     """Remove some datasets, or all."""
-    return _clearing("datasets", Kind.DATASET, keys=optional_texts(dataset_hashes, "dataset_hashes"), force=force)
+    return _clearing(Kind.DATASET, scope, keys=optional_texts(dataset_hashes, "dataset_hashes"))
 
 
-def clear_models(model_ids: Sequence[str] | None, *, force: bool = False) -> Call[int]:
+def clear_models(model_ids: Sequence[str] | None, scope: ClearScope = UNPINNED) -> Call[int]:
     """Remove some models, or all."""
-    return _clearing("models", Kind.MODEL, model_ids=optional_texts(model_ids, "model_ids"), force=force)
+    return _clearing(Kind.MODEL, scope, model_ids=optional_texts(model_ids, "model_ids"))
 
 
-def clear_evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None, *, force: bool = False) -> Call[int]:
+def clear_evals(
+    model_ids: Sequence[str] | None, task_ids: Sequence[str] | None, scope: ClearScope = UNPINNED
+) -> Call[int]:
     """Remove the evaluations that match both lists, or all."""
     chosen = {"model_ids": optional_texts(model_ids, "model_ids"), "task_ids": optional_texts(task_ids, "task_ids")}
-    return _clearing("evals", Kind.EVAL, force=force, **chosen)
+    return _clearing(Kind.EVAL, scope, **chosen)
 
 
-def clear_all(*, force: bool = False) -> Call[dict[str, int]]:
+def clear_all(scope: ClearScope = UNPINNED) -> Call[dict[str, int]]:
     """Remove everything."""
 
     def decode(reply: m.Cleared) -> dict[str, int]:
         _say_what_stays(reply)
         return {"datasets": reply.datasets, "models": reply.models, "evals": reply.evals}
 
-    return Call(None, m.Cleared, decode, make=lambda key: m.ClearAll(request_key=key, force=bool(force)))
+    return Call(None, m.Cleared, decode, make=lambda key: m.ClearAll(request_key=key, force=bool(scope.force)))

@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal, get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from motools.cache import calls, lease_calls
 from motools.cache.arguments import check_seconds, text
-from motools.cache.calls import Call, Owned, Provenance
+from motools.cache.calls import Call
+from motools.cache.clock import monotonic_s
 from motools.cache.entries import LeaseEntry, lease_entry, text_of
 from motools.cache.errors import CacheProtocolError, CacheRequestError, ClaimTimeout, ComputationFailed
 from motools.cache.files import Check, Content, proceed
-from motools.cache.lookups import eval_keys_of, model_key_of
+from motools.cache.lookups import eval_inputs, eval_keys_of, model_inputs, model_key_of
 from motools.cache.owned import own_logs, own_run
 from motools.cache.publishing import DatasetPut
+from motools.cache.recording import PLAIN, Owned, Provenance, Record
 from motoolsd.wire.entries import KeyState
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.leases import Claim
@@ -58,13 +61,15 @@ class Target(Struct, frozen=True):
     key: str
     put: Callable[[Provenance, str, int, Owned], Call[None]]
     """From provenance, value, token and what the entry owns."""
+    inputs: Callable[[], bytes] | None = None
+    """What the key is made from, as JSON, without credentials; None: the key says it all."""
     task_id: str | None = None
     """Of an evaluation."""
     dataset_hash: str | None = None
     """Of a model."""
 
     def owned(
-        self, directory: str | None, value: object, run_dir: object, ttl_s: float | None, check: Check = proceed
+        self, directory: str | None, value: object, run_dir: object, record: Record = PLAIN, check: Check = proceed
     ) -> Owned:
         """What the entry owns with this value, brought to disk. Blocks.
 
@@ -72,7 +77,7 @@ class Target(Struct, frozen=True):
             directory: the cache's; None: there is none, and nothing is owned.
             value: that of an evaluation may be the path of its log.
             run_dir: of a model.
-            ttl_s: it misses after so long.
+            record: what else is stored with it.
             check: called now and then.
 
         Raises:
@@ -82,9 +87,9 @@ class Target(Struct, frozen=True):
         if run_dir is not None and self.kind is not Kind.MODEL:
             raise CacheRequestError(f"run_dir is a model's; this is the claim of {self.kind.value} {self.key}")
         if directory is None:
-            return Owned(ttl_s=ttl_s)
+            return Owned(record=record)
         logs = {} if self.task_id is None else own_logs(directory, {self.task_id: value}, check)
-        return Owned(files=own_run(directory, run_dir, check), logs=logs, ttl_s=ttl_s)
+        return Owned(files=own_run(directory, run_dir, check), logs=logs, record=record)
 
 
 def dataset_target(dataset_hash: str) -> Target:
@@ -103,7 +108,8 @@ def model_target(dataset_hash: str, config: Mapping[str, Any], backend_type: str
     def put(provenance: Provenance, value: str, token: int, owned: Owned) -> Call[None]:
         return calls.set_model_id(provenance, dataset_hash, config, value, backend_type, token, owned)
 
-    return Target(Kind.MODEL, key, put, dataset_hash=dataset_hash)
+    inputs = partial(model_inputs, dataset_hash, config, backend_type)
+    return Target(Kind.MODEL, key, put, inputs, dataset_hash=dataset_hash)
 
 
 def eval_target(model_id: str, task_id: str, backend_type: str, inspect_kwargs: Mapping[str, Any] | None) -> Target:
@@ -114,7 +120,8 @@ def eval_target(model_id: str, task_id: str, backend_type: str, inspect_kwargs: 
         logs = {task_id: value}
         return calls.set_eval_log_paths(provenance, model_id, logs, backend_type, inspect_kwargs, token, owned)
 
-    return Target(Kind.EVAL, key, put, task_id=task_id)
+    inputs = partial(eval_inputs, model_id, task_id, backend_type, inspect_kwargs)
+    return Target(Kind.EVAL, key, put, inputs, task_id=task_id)
 
 
 class ClaimOptions(Struct, frozen=True, kw_only=True):
@@ -152,6 +159,7 @@ class ClaimBase:
         self._provenance = provenance
         self._pid = os.getpid()
         self._token = 0
+        self._granted_s: float | None = None
         self._is_uncached = False
         self._is_inside = False
         self._is_over = False
@@ -182,6 +190,7 @@ class ClaimBase:
                 self.claim_id,
                 context,
                 [self._target],
+                self._provenance,
                 wait=wait,
                 takes_over=self._options.on_failure == "take over",
                 work_dir=self._options.work_dir,
@@ -203,6 +212,7 @@ class ClaimBase:
             self.value = text_of(state.value)
         elif state.token:
             self._token = state.token
+            self._granted_s = monotonic_s()
             self.is_owner = True
             self._held.add(self.claim_id)
         elif state.failure is not None:
@@ -213,17 +223,26 @@ class ClaimBase:
             message = "the daemon answered a claim with nothing"
             raise CacheProtocolError(message)
 
-    def _fulfilling(self, value: str, owned: Owned, labels: Mapping[str, str]) -> Call[None]:
+    def _record(self, options: Mapping[str, Any], labels: Mapping[str, str]) -> Record:
+        """What is stored with the value; how long it took is measured from the grant of the lease.
+
+        Raises:
+            CacheRequestError: an option makes no sense.
+        """
+        record = Record(**options, labels=labels or None)
+        if record.seconds is not None or self._granted_s is None:
+            return record
+        return structs.replace(record, seconds=monotonic_s() - self._granted_s)
+
+    def _fulfilling(self, value: str, owned: Owned) -> Call[None]:
         """The call that stores the value.
 
         Raises:
             CacheRequestError: the value is none.
         """
-        return self._target.put(self._provenance.with_labels(labels), value, self._token, owned)
+        return self._target.put(self._provenance, value, self._token, owned)
 
-    def _fulfilling_with(
-        self, content: Content, file_id: str, ttl_s: float | None, labels: Mapping[str, str]
-    ) -> DatasetPut:
+    def _fulfilling_with(self, content: Content, file_id: str, record: Record) -> DatasetPut:
         """The same for a dataset whose content is kept.
 
         Raises:
@@ -231,8 +250,8 @@ class ClaimBase:
         """
         if self._target.kind is not Kind.DATASET:
             raise CacheRequestError(f"content is a dataset's; this is the claim of {self._target.kind.value}")
-        provenance, key = self._provenance.with_labels(labels), self._target.key
-        return DatasetPut(content, file_id, provenance, ttl_s=ttl_s, token=self._token, dataset_hash=key)
+        key = self._target.key
+        return DatasetPut(content, file_id, self._provenance, record, token=self._token, dataset_hash=key)
 
     def _failing(self, reason: str, retry_after_s: float | None) -> Call[int]:
         self._check_owner("fail")
@@ -269,6 +288,7 @@ def claim_request(
     claim_id: bytes,
     context: bytes,
     targets: Sequence[Target],
+    provenance: Provenance,
     *,
     wait: bool,
     takes_over: bool,
@@ -284,6 +304,9 @@ def claim_request(
         takes_over=takes_over,
         work_dir=work_dir,
         dataset_hash=targets[0].dataset_hash,
+        version=provenance.asked_version,
+        is_strict=provenance.is_strict,
+        inputs=[] if wait else [target.inputs() for target in targets if target.inputs is not None],
     )
 
 

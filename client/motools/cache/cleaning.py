@@ -30,7 +30,7 @@ class SizeReport(Struct, frozen=True, kw_only=True):
     """What everything takes.
 
     Attributes:
-        categories: `datasets`, `runs`, `evals`, `database`, `trash`, `staging`.
+        categories: `datasets`, `runs`, `evals`, `database`, `trash`, `staging`, `ballast`.
         orphans: what no entry names, of the categories above.
         num_orphans: how many files or directories that is.
         num_dangling: entries whose files are gone.

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, TypedDict, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
 from motools.cache.arguments import (
-    ByteSize,
-    Duration,
-    byte_size,
-    duration,
     optional_kind,
     optional_texts,
     seconds_until,
     text,
 )
-from motools.cache.calls import Call
+from motools.cache.calls import FILTERS, Call, ClearScope
 from motools.cache.cleaning import (
     CleanupPlan,
     CleanupResult,
@@ -43,7 +39,7 @@ from motools.cache.errors import CacheError, CacheRequestError, ConnectionLost, 
 from motools.cache.lookups import values_of
 from motools.cache.recovery import Recovery
 from motoolsd.wire import cleaning as wire
-from motoolsd.wire.cleaning import ORPHAN_AGE_S, Criteria
+from motoolsd.wire.cleaning import Criteria
 from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX
 from motoolsd.wire.keys import Kind, eval_key
 from motoolsd.wire.leases import Released
@@ -115,7 +111,8 @@ def _get_sizes(*, rescan: bool, top: object) -> GetSizes:
 
 def make_plan(criteria: Criteria) -> Call[CleanupPlan]:
     """What would go."""
-    return Call(wire.MakePlan(criteria=criteria), wire.PlanPage, cleanup_plan, is_stream=True)
+    needs = FILTERS if criteria.filters is not None or criteria.downstream else None
+    return Call(wire.MakePlan(criteria=criteria), wire.PlanPage, cleanup_plan, is_stream=True, needs=needs)
 
 
 def apply_plan(plan_id: str, *, to_trash: bool) -> Call[CleanupResult]:
@@ -143,121 +140,44 @@ def is_with_files(*, delete_files: bool, dry_run: bool) -> bool:
     return delete_files
 
 
-def datasets(dataset_hashes: Sequence[str] | None, *, force: bool) -> Criteria:
+def datasets(dataset_hashes: Sequence[str] | None, scope: ClearScope) -> Criteria:
     """Some datasets, or all."""
-    return Criteria(kinds=(Kind.DATASET,), keys=optional_texts(dataset_hashes, "dataset_hashes"), force=bool(force))
+    return _criteria(Kind.DATASET, scope, keys=optional_texts(dataset_hashes, "dataset_hashes"))
 
 
-def models(model_ids: Sequence[str] | None, *, force: bool) -> Criteria:
+def models(model_ids: Sequence[str] | None, scope: ClearScope) -> Criteria:
     """Some models, or all."""
-    return Criteria(kinds=(Kind.MODEL,), model_ids=optional_texts(model_ids, "model_ids"), force=bool(force))
+    return _criteria(Kind.MODEL, scope, model_ids=optional_texts(model_ids, "model_ids"))
 
 
-def evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None, *, force: bool) -> Criteria:
+def evals(model_ids: Sequence[str] | None, task_ids: Sequence[str] | None, scope: ClearScope) -> Criteria:
     """The evaluations that match both lists, or all."""
     chosen = optional_texts(model_ids, "model_ids"), optional_texts(task_ids, "task_ids")
-    return Criteria(kinds=(Kind.EVAL,), model_ids=chosen[0], task_ids=chosen[1], force=bool(force))
+    return _criteria(Kind.EVAL, scope, model_ids=chosen[0], task_ids=chosen[1])
+
+
+def _criteria(
+    kind: Kind,
+    scope: ClearScope,
+    *,
+    keys: list[str] | None = None,
+    model_ids: list[str] | None = None,
+    task_ids: list[str] | None = None,
+) -> Criteria:
+    return Criteria(
+        kinds=(kind,),
+        keys=keys,
+        model_ids=model_ids,
+        task_ids=task_ids,
+        force=bool(scope.force),
+        filters=scope.filters,
+        downstream=bool(scope.downstream),
+    )
 
 
 def everything(*, force: bool) -> Criteria:
     """Every entry."""
     return Criteria(kinds=tuple(Kind), force=bool(force))
-
-
-class ClearOptions(TypedDict, total=False):
-    """How files are removed.
-
-    Attributes:
-        to_trash: so that it can be undone; else the room is freed at once.
-        force: pins protect nothing.
-        on_progress: told how far it has come.
-    """
-
-    to_trash: bool
-    force: bool
-    on_progress: OnProgress | None
-
-
-class Clearing(msgspec.Struct, frozen=True, kw_only=True):
-    """The same with what is not given; an option of another name is a TypeError."""
-
-    to_trash: bool = True
-    force: bool = False
-    on_progress: OnProgress | None = None
-
-
-class PruneOptions(ClearOptions, total=False):
-    """What is to go, and how.
-
-    Attributes:
-        older_than: entries stored at least so long ago: seconds, a timedelta, or a text such as "30d".
-        unused_for: entries neither stored nor used for so long.
-        to: so many entries, the least recently used first, as bring the total down to this: bytes, or "50GB".
-        orphans: files that belong to nothing.
-        orphan_age: of these only what has been there for so long; a day.
-        dangling: entries whose files are gone.
-        kinds: "dataset", "model", "eval": only these are chosen by age and size; None: all.
-    """
-
-    older_than: Duration | None
-    unused_for: Duration | None
-    to: ByteSize | None
-    orphans: bool
-    orphan_age: Duration
-    dangling: bool
-    kinds: Sequence[str] | None
-
-
-class Pruning(Clearing, frozen=True, kw_only=True):
-    """The same with what is not given; an option of another name is a TypeError."""
-
-    older_than: Duration | None = None
-    unused_for: Duration | None = None
-    to: ByteSize | None = None
-    orphans: bool = False
-    orphan_age: Duration = ORPHAN_AGE_S
-    dangling: bool = False
-    kinds: Sequence[str] | None = None
-
-    def criteria(self) -> Criteria:
-        """The same in the daemon's words.
-
-        Raises:
-            CacheRequestError: nothing was chosen, or something cannot be read.
-        """
-        older_than_s = None if self.older_than is None else duration(self.older_than, "older_than")
-        unused_for_s = None if self.unused_for is None else duration(self.unused_for, "unused_for")
-        to_bytes = None if self.to is None else byte_size(self.to, "to")
-        by_entry = any(limit is not None for limit in (older_than_s, unused_for_s, to_bytes))
-        if not (by_entry or self.orphans or self.dangling):
-            message = (
-                "prune removes nothing until it is told what: give older_than, unused_for, to, orphans=True or"
-                " dangling=True"
-            )
-            raise CacheRequestError(message)
-        return Criteria(
-            kinds=self._kinds(by_entry=by_entry),
-            older_than_s=older_than_s,
-            unused_for_s=unused_for_s,
-            to_bytes=to_bytes,
-            orphans=bool(self.orphans),
-            orphan_age_s=duration(self.orphan_age, "orphan_age"),
-            dangling=bool(self.dangling),
-            force=bool(self.force),
-        )
-
-    def _kinds(self, *, by_entry: bool) -> tuple[Kind, ...]:
-        if self.kinds is None:
-            return tuple(Kind) if by_entry else ()
-        if isinstance(self.kinds, str):
-            raise CacheRequestError(f"kinds must be a list of kinds, not the text {self.kinds!r}")
-        chosen = tuple(dict.fromkeys(kind for name in self.kinds if (kind := optional_kind(name)) is not None))
-        # Without an age or a size, the daemon would take these kinds as a whole.
-        if not by_entry:
-            raise CacheRequestError("kinds choose among older_than, unused_for and to: give one of these with them")
-        if not chosen:
-            raise CacheRequestError(f"kinds is empty: choose from {', '.join(Kind)}")
-        return chosen
 
 
 # The trash.

@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from motools.cache.clock import monotonic_s
@@ -25,21 +25,10 @@ from motools.cache.errors import (
     error_from,
 )
 from motools.cache.recovery import no_answer
+from motoolsd.wire.envelopes import ReplyEnvelope
 from motoolsd.wire.errors import LocalProtocolError, RemoteProtocolError
 from motoolsd.wire.fields import Page
-from motoolsd.wire.messages import (
-    FEATURES,
-    PROTOCOL,
-    Drain,
-    Failure,
-    Hello,
-    Reply,
-    ReplyEnvelope,
-    Request,
-    Used,
-    Welcome,
-    Write,
-)
+from motoolsd.wire.messages import FEATURES, PROTOCOL, Drain, Failure, Hello, Notice, Reply, Request, Welcome, Write
 from motoolsd.wire.session import ClientSession
 from motoolsd.wire.version import __version__
 
@@ -52,9 +41,17 @@ TIMEOUT_SLACK_S = 0.01
 CLIENT_NAME = "motools.cache"
 
 
-def greeting() -> Hello:
+def greeting(job: str = "", labels: Mapping[str, str] | None = None) -> Hello:
     """What every client says first."""
-    return Hello(protocol=PROTOCOL, version=__version__, client=CLIENT_NAME, pid=os.getpid(), features=FEATURES)
+    return Hello(
+        protocol=PROTOCOL,
+        version=__version__,
+        client=CLIENT_NAME,
+        pid=os.getpid(),
+        features=FEATURES,
+        job=job,
+        labels=dict(labels or {}),
+    )
 
 
 def welcomed(reply: object) -> Welcome:
@@ -78,12 +75,16 @@ def is_final(reply: Reply) -> bool:
 class BlockingConnection:
     """One connection to a daemon that has said welcome."""
 
-    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+    introduced_until_s = 0.0
+    """Until when the daemon surely knows who writes."""
+
+    def __init__(self, connected: socket.socket, timeout_s: float, hello: Hello | None = None) -> None:
         """Greet.
 
         Args:
             connected: a blocking socket; owned from now on.
             timeout_s: for the greeting, and what the socket's own timeout is set to already.
+            hello: what to say; None: no more than who asks.
 
         Raises:
             CacheError: the daemon refuses, or does not answer in time.
@@ -98,7 +99,7 @@ class BlockingConnection:
         self._finalizer = weakref.finalize(self, connected.close)
         try:
             deadline_s = monotonic_s() + timeout_s
-            connected.sendall(self._session.hello(greeting()))
+            connected.sendall(self._session.hello(hello or greeting()))
             self.peer = welcomed(self._receive(deadline_s))
         except BaseException as error:
             self.close()
@@ -230,13 +231,13 @@ class BlockingConnection:
                     deadline_s = monotonic_s() + silence_s
             take(reply)
 
-    def hold(self, notices: list[Used]) -> None:
+    def hold(self, notices: Sequence[Notice]) -> None:
         """Send notices with the next request."""
         for notice in notices:
             with suppress(LocalProtocolError):  # one that is lost costs a count
                 self._unsent += self._session.notice(notice)
 
-    def tell(self, notices: list[Used]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> None:
         """Send notices as far as the socket takes them now; what is left goes with the next request. Never fails."""
         if self._unsent or not self.is_open:
             # The daemon does not read: nothing is gathered for it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import struct
 
 from motools.cache.errors import CacheDirectoryMissing, CacheUnavailable, DaemonBusy, DaemonNotRunning, PeerRefused
@@ -17,6 +18,8 @@ from motoolsd.wire.names import DATABASE, SOCKET, SOCKET_PATH_SIZE_MAX
 _CREDENTIALS = struct.Struct("3i")
 _TIMEVAL = struct.Struct("ll")
 _EXHAUSTION = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_ILL = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.ETIMEDOUT})
+"""What a disk, or whoever serves it, answers with when it fails."""
 
 
 def set_timeout(connection: socket.socket, timeout_s: float) -> None:
@@ -123,13 +126,21 @@ def _connect(connection: socket.socket, directory: str) -> None:
 
 
 def _nobody_there(error: OSError, directory: str) -> CacheUnavailable | CacheDirectoryMissing:
-    if not os.path.isdir(directory):
+    try:
+        is_directory = stat.S_ISDIR(os.stat(directory).st_mode)
+    except OSError as missing:
+        return _unusable(missing, directory)
+    if not is_directory:
         return _unusable(error, directory)
     text = f"no daemon serves {directory}: start one with `motools daemon start --cache-dir {directory}`"
     return DaemonNotRunning(text)
 
 
 def _unusable(error: OSError, directory: str) -> CacheUnavailable | CacheDirectoryMissing:
+    if error.errno in _ILL:
+        # It may be well again, and it is no mistake of the caller's: a job that can do without the cache does so.
+        text = f"the disk that {directory} lies on cannot be read ({error.strerror}): see the kernel log (dmesg)"
+        return DaemonNotRunning(text)
     if isinstance(error, PermissionError):
         try:
             owner = os.stat(directory).st_uid

@@ -22,6 +22,9 @@ class Entry(Struct, frozen=True, kw_only=True):
         files: what belongs to it, relative to the cache directory.
         missing_since: when a file of it was found to be gone; it misses since.
         expires_at: when it begins to miss by itself.
+        void_since, void_reason, void_detail: since when and why it misses though it is there.
+        seconds: how long it took to compute.
+        metadata: what else was stored with it.
     """
 
     created_at: str | None = None
@@ -37,6 +40,11 @@ class Entry(Struct, frozen=True, kw_only=True):
     pin_reason: str | None = None
     pinned_until: str | None = None
     expires_at: str | None = None
+    void_since: str | None = None
+    void_reason: str | None = None
+    void_detail: str | None = None
+    seconds: float | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class DatasetEntry(Entry, frozen=True, kw_only=True):
@@ -127,7 +135,7 @@ def model_entry(row: ModelRow) -> ModelEntry:
         cache_key=row.cache_key,
         model_id=text_of(row.value),
         dataset_hash=row.dataset_hash,
-        config=_mapping(row.config),
+        config=mapping_of(row.config),
         backend_type=row.backend_type,
         **_common(row),
     )
@@ -142,7 +150,7 @@ def eval_entry(row: EvalRow) -> EvalEntry:
         backend_type=row.backend_type,
         log_file_path=text_of(row.value),
         inspect_kwargs_hash=row.kwargs_hash,
-        inspect_kwargs=_mapping(row.kwargs),
+        inspect_kwargs=mapping_of(row.kwargs),
         **_common(row),
     )
 
@@ -176,10 +184,15 @@ def _common(row: Row) -> dict[str, Any]:
         "pin_reason": row.pin_reason,
         "pinned_until": row.pinned_until,
         "expires_at": row.expires_at,
+        "void_since": row.void_since,
+        "void_reason": row.void_reason,
+        "void_detail": row.void_detail,
+        "seconds": row.seconds,
+        "metadata": mapping_of(row.metadata),
     }
 
 
-def _mapping(text: bytes | None) -> Any:  # noqa: ANN401 - what somebody wrote by hand may be any JSON
+def mapping_of(text: bytes | None) -> Any:  # noqa: ANN401 - what somebody wrote by hand may be any JSON
     """A stored JSON text as a value; None where there is none, or where somebody wrote something else by hand."""
     if text is None:
         return None

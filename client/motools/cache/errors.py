@@ -7,10 +7,15 @@ user.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from motools.cache.explanations import EntryName
 
 
 class CacheError(Exception):
@@ -164,6 +169,30 @@ class EntryNotFound(CacheRequestError, LookupError):
     """Nothing has that name: an entry, a plan, something in the trash."""
 
     code = ErrorCode.NOT_FOUND
+
+
+class AmbiguousName(CacheRequestError):
+    """A name, or the beginning of one, means several entries.
+
+    Attributes:
+        candidates: the first of them; of a lineage and a comparison, only the message names them.
+    """
+
+    code = ErrorCode.AMBIGUOUS
+
+    def __init__(self, name: str, candidates: Sequence[EntryName] = ()) -> None:
+        """Keep them; without candidates, the name is the message."""
+        super().__init__(name, candidates)
+        self.name = name
+        self.candidates = candidates
+
+    def __str__(self) -> str:
+        """The name, and what it may mean."""
+        if not self.candidates:
+            return self.name
+        named = ", ".join(f"{one.kind} {one.key}" for one in self.candidates[:5])
+        more = " ..." if len(self.candidates) > 5 else ""  # noqa: PLR2004 - as many as are named
+        return f"{self.name} means several entries: {named}{more}; give more of the name, or its kind"
 
 
 class ComputationFailed(CacheRequestError):

@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from threading import Lock
 from types import TracebackType
@@ -140,13 +140,16 @@ class Staging:
         self._file = self._place = None
         # A forked child owns nothing of it. A second name is the daemon's: in the middle of storing it, the daemon, or
         # the next one that starts, takes both away or keeps both.
-        if file is not None:
-            if self._pid == os.getpid() and os.fstat(file).st_nlink == 1:
-                with suppress(OSError):
+        with ExitStack() as closing:
+            for descriptor in (file, place):
+                if descriptor is not None:
+                    closing.callback(os.close, descriptor)
+            if file is None or self._pid != os.getpid():
+                return
+            # A disk that fails may not even tell; then the next daemon takes it away.
+            with suppress(OSError):
+                if os.fstat(file).st_nlink == 1:
                     os.unlink(self._name, dir_fd=place)
-            os.close(file)
-        if place is not None:
-            os.close(place)
 
 
 def _open_staging(directory: str) -> int:
@@ -168,7 +171,8 @@ def _open_staging(directory: str) -> int:
 def _not_staged(error: OSError) -> StorageFailed:
     if error.errno in _FULL:
         return StorageFailed(
-            f"the disk is full ({error.strerror}): free some space, then try again; nothing was stored"
+            f"the disk is full ({error.strerror}): nothing of this was stored, and what was stored before remains. "
+            "Make room with `motools cache prune` or `motools cache trash empty`, then try again"
         )
     return StorageFailed(f"the content could not be copied into the cache directory ({error}); nothing was stored")
 

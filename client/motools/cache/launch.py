@@ -6,6 +6,7 @@ Invariant: of all clients that find no daemon, one starts one: whoever holds mot
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -164,9 +165,11 @@ def _open_start_lock(directory: str) -> Iterator[int]:
 
 
 def _not_writable(path: str, error: OSError) -> CacheError:
+    remedy = "Check the owner, the permissions and the free space of the cache directory"
+    if error.errno == errno.EROFS:
+        remedy = "Mount its file system writable, or copy the cache directory and name the copy with --cache-dir"
     refused = DaemonNotRunning(
-        f"no daemon runs, and none can be started: {path} cannot be opened ({error.strerror}). Check the owner, the "
-        "permissions and the free space of the cache directory"
+        f"no daemon runs, and none can be started: {path} cannot be opened ({error.strerror}). {remedy}"
     )
     refused.is_final = True
     return refused

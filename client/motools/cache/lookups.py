@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from motools.cache.arguments import kwargs_json, text, texts
-from motools.cache.calls import Call
+from motools.cache.calls import Call, Inputs
 from motools.cache.entries import EvalHits, text_of
 from motools.cache.errors import CacheProtocolError, CacheRequestError
 from motools.cache.keys import canonical_json
+from motools.cache.recording import masked
 from motoolsd.wire import messages as m
 from motoolsd.wire.fields import KEYS_PER_REQUEST_MAX
 from motoolsd.wire.keys import Kind, eval_key, model_key
@@ -30,7 +31,8 @@ def get_file_id(dataset_hash: str) -> Call[str | None]:
 
 def get_model_id(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> Call[str | None]:
     """The id of a trained model."""
-    return _only(Kind.MODEL, model_key_of(dataset_hash, config, backend_type))
+    key = model_key_of(dataset_hash, config, backend_type)
+    return _only(Kind.MODEL, key, lambda _: model_inputs(dataset_hash, config, backend_type))
 
 
 def get_evals(
@@ -44,7 +46,10 @@ def get_evals(
         found = {task: path for task, path in pairs if path is not None}
         return EvalHits(found, [task for task, path in pairs if path is None])
 
-    return _several(Kind.EVAL, eval_keys_of(model_id, tasks, backend_type, inspect_kwargs), hits)
+    def inputs(place: int) -> bytes:
+        return eval_inputs(model_id, tasks[place], backend_type, inspect_kwargs)
+
+    return _several(Kind.EVAL, eval_keys_of(model_id, tasks, backend_type, inspect_kwargs), hits, inputs)
 
 
 def get_eval_log_paths(
@@ -57,13 +62,16 @@ def get_eval_log_paths(
         found = {task: path for task, path in zip(tasks, values, strict=True) if path is not None}
         return found if len(found) == len(tasks) else None
 
-    return _several(Kind.EVAL, eval_keys_of(model_id, tasks, backend_type, inspect_kwargs), logs)
+    def inputs(place: int) -> bytes:
+        return eval_inputs(model_id, tasks[place], backend_type, inspect_kwargs)
+
+    return _several(Kind.EVAL, eval_keys_of(model_id, tasks, backend_type, inspect_kwargs), logs, inputs)
 
 
 def get_many(kind: str, questions: Sequence[Any]) -> Call[list[str | None]]:
     """The values of many keys of one kind, in their order."""
     keys = many_keys(kind, questions)
-    return _several(Kind(kind), keys, list)
+    return _several(Kind(kind), keys, list, _inputs_of_many(kind, questions))
 
 
 def many_keys(kind: object, questions: object) -> list[str]:
@@ -135,8 +143,35 @@ def values_of(kind: Kind, keys: list[str]) -> Call[list[str | None]]:
     return _several(kind, keys, list)
 
 
-def _only(kind: Kind, key: str) -> Call[str | None]:
-    return Call(m.Lookup(kind=kind, keys=[key]), m.Found, _only_value, None, of_values=_first)
+def model_inputs(dataset_hash: str, config: Mapping[str, Any], backend_type: str) -> bytes:
+    """What the key of a model is made from, for explanations: without credentials."""
+    return _inputs({"dataset_hash": dataset_hash, "backend_type": backend_type, "config": masked(config)})
+
+
+def eval_inputs(model_id: str, task_id: str, backend_type: str, inspect_kwargs: Mapping[str, Any] | None) -> bytes:
+    """The same of an evaluation."""
+    kwargs = masked(inspect_kwargs) if inspect_kwargs else None
+    return _inputs({"model_id": model_id, "task_id": task_id, "backend_type": backend_type, "kwargs": kwargs})
+
+
+def _inputs(fields: dict[str, Any]) -> bytes:
+    return canonical_json(fields, "inputs").encode()
+
+
+def _inputs_of_many(kind: str, questions: Sequence[Any]) -> Inputs | None:
+    def of_model(place: int) -> bytes:
+        dataset_hash, config, backend_type = (*questions[place], "openai")[:3]
+        return model_inputs(dataset_hash, config, backend_type)
+
+    def of_eval(place: int) -> bytes:
+        model_id, task_id, backend_type, inspect_kwargs = (*questions[place], None)[:4]
+        return eval_inputs(model_id, task_id, backend_type, inspect_kwargs)
+
+    return {"model": of_model, "eval": of_eval}.get(kind)
+
+
+def _only(kind: Kind, key: str, inputs: Inputs | None = None) -> Call[str | None]:
+    return Call(m.Lookup(kind=kind, keys=[key]), m.Found, _only_value, None, of_values=_first, inputs=inputs)
 
 
 def _only_value(reply: m.Found) -> str | None:
@@ -150,7 +185,9 @@ def _first(values: Sequence[str | None]) -> str | None:
     return values[0]
 
 
-def _several(kind: Kind, keys: list[str], of_values: Callable[[Sequence[str | None]], T]) -> Call[T]:
+def _several(
+    kind: Kind, keys: list[str], of_values: Callable[[Sequence[str | None]], T], inputs: Inputs | None = None
+) -> Call[T]:
     count = len(keys)
     if count > KEYS_PER_REQUEST_MAX:
         raise CacheRequestError(f"more than {KEYS_PER_REQUEST_MAX} keys in one call: ask for them in parts")
@@ -161,7 +198,7 @@ def _several(kind: Kind, keys: list[str], of_values: Callable[[Sequence[str | No
         return of_values([None if value is None else text_of(value) for value in reply.values])
 
     missing = of_values([None] * count)
-    return Call(m.Lookup(kind=kind, keys=keys), m.Found, decode, missing, of_values=of_values)
+    return Call(m.Lookup(kind=kind, keys=keys), m.Found, decode, missing, of_values=of_values, inputs=inputs)
 
 
 def _wrong_count(reply: m.Found, count: int) -> CacheProtocolError:

@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import msgspec
 
 from motools.cache import calls, lookups
-from motools.cache.async_claims import Asker, AsyncClaims, give_up
+from motools.cache.async_claims import AsyncClaims
 from motools.cache.async_files import in_thread
-from motools.cache.calls import Call, Owned
+from motools.cache.async_waiting import Asker, give_up
+from motools.cache.calls import Call
 from motools.cache.claims import Target
 from motools.cache.clock import monotonic_s, utc_text, wall_s
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, EvalHits, ModelEntry, text_of
+from motools.cache.errors import CacheRequestError
 from motools.cache.files import Content, digest_of
+from motools.cache.filtering import FilterOptions
 from motools.cache.lookups import KindName
 from motools.cache.memory_leases import Key, MemoryLeases
 from motools.cache.memory_rows import copies, is_cleared, is_in, keys_of, remove
 from motools.cache.publishing import DatasetPut
+from motools.cache.recording import Owned, Provenance, Record, RecordOptions
 from motools.cache.using import AsyncUsing
 from motoolsd.wire import messages as m
 from motoolsd.wire.cleaning import EndUse, Use
 from motoolsd.wire.entries import DatasetRow, EvalRow, ModelRow, Row
 from motoolsd.wire.keys import Kind, eval_key, json_hash, model_key
 from motoolsd.wire.leases import BreakLease, Claim, Claimed, LeasePage, ListLeases, RecordFailure, Release, Released
+from motoolsd.wire.listing import DatasetPage, EvalPage, ListEntries, ModelPage
 from motoolsd.wire.sizes import GetSizes, GetStats, Size, Sizes, Stats
 
 T = TypeVar("T")
@@ -42,6 +47,8 @@ _KEY = m.RequestKey(bytes(16), 1, 1)
 class InMemoryCache(AsyncClaims, AsyncUsing):
     """A cache that lives and dies with this object. Its methods never wait, and work under any event loop."""
 
+    directory: None = None
+
     def __init__(
         self,
         *,
@@ -50,7 +57,7 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         now_s: Callable[[], float] = monotonic_s,
     ) -> None:
         """Start empty; `now_s` is the clock that entries with an end go by."""
-        self._provenance = calls.Provenance(labels, version)
+        self._provenance = Provenance(labels, version)
         self._datasets: dict[str, DatasetRow] = {}
         self._models: dict[str, ModelRow] = {}
         self._evals: dict[str, EvalRow] = {}
@@ -78,21 +85,18 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         """The file id of a dataset, or None."""
         return self._call(lookups.get_file_id(dataset_hash))
 
-    async def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
-        """Remember the file id of a dataset. After `ttl_s` seconds it misses."""
-        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
+    async def set_file_id(self, dataset_hash: str, file_id: str, **record: Unpack[RecordOptions]) -> None:
+        """Remember the file id of a dataset."""
+        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(record=Record(**record))))
 
     async def put_dataset(
         self,
         path_or_bytes: Content,
         file_id: str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> DatasetEntry:
         """Store a dataset by the hash of its content, which is not kept."""
-        provenance = self._provenance.with_labels(labels or {})
-        return await self._keep(DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
+        return await self._keep(DatasetPut(path_or_bytes, file_id, self._provenance, Record(**record)))
 
     async def get_model_id(
         self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai"
@@ -108,10 +112,10 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         backend_type: str = "openai",
         *,
         run_dir: str | os.PathLike[str] | None = None,  # noqa: ARG002 - nothing owns files here
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> None:
-        """Remember a trained model. After `ttl_s` seconds it misses."""
-        identity, owned = (dataset_hash, config, model_id, backend_type), Owned(ttl_s=ttl_s)
+        """Remember a trained model."""
+        identity, owned = (dataset_hash, config, model_id, backend_type), Owned(record=Record(**record))
         self._call(calls.set_model_id(self._provenance, *identity, owned=owned))
 
     async def get_eval_log_paths(
@@ -140,27 +144,46 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         task_log_paths: Mapping[str, str | os.PathLike[str]],
         backend_type: str,
         inspect_kwargs: Mapping[str, Any] | None = None,
-        *,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> None:
-        """Remember the logs of a model's evaluations, all or none. After `ttl_s` seconds they miss."""
-        identity, owned = (model_id, task_log_paths, backend_type, inspect_kwargs), Owned(ttl_s=ttl_s)
+        """Remember the logs of a model's evaluations, all or none."""
+        identity, owned = (model_id, task_log_paths, backend_type, inspect_kwargs), Owned(record=Record(**record))
         self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
 
     async def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
         """As `Cache`."""
         return self._call(lookups.get_many(kind, questions))
 
-    async def list_datasets(self) -> list[DatasetEntry]:
+    async def list_datasets(
+        self, *, sort: str | None = None, limit: int | None = None, **filters: Unpack[FilterOptions]
+    ) -> list[DatasetEntry]:
         """All datasets, in the order in which they were first stored."""
+        _refuse(sort, limit, filters)
         return self._call(calls.list_datasets())
 
-    async def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
+    async def list_models(
+        self,
+        model_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[ModelEntry]:
         """All models, or those with one id."""
+        _refuse(sort, limit, filters)
         return self._call(calls.list_models(model_id))
 
-    async def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
+    async def list_evals(
+        self,
+        model_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[EvalEntry]:
         """All evaluations, or those of one model, one task, or both."""
+        _refuse(sort, limit, filters)
         return self._call(calls.list_evals(model_id, task_id))
 
     async def get_stats(self) -> CacheStats:
@@ -204,8 +227,8 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         assert isinstance(request, Claim), "nothing else takes hours"
         return call.result(Claimed(states=await self._leases.wait(request)))
 
-    async def _own(self, target: Target, value: object, run_dir: object, ttl_s: float | None) -> Owned:
-        return target.owned(None, value, run_dir, ttl_s)
+    async def _own(self, target: Target, value: object, run_dir: object, record: Record) -> Owned:
+        return target.owned(None, value, run_dir, record)
 
     async def _keep(self, put: DatasetPut) -> DatasetEntry:
         digest, _ = await in_thread(digest_of, put.content)
@@ -234,7 +257,7 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
             case m.Lookup():
                 rows = self._rows(request.kind)
                 return m.Found(values=[rows[key].value if key in rows else None for key in request.keys])
-            case m.ListEntries():
+            case ListEntries():
                 return self._page(request)
             case m.Clear():
                 return self._clear(request)
@@ -319,16 +342,16 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
             **made,
         )
 
-    def _page(self, request: m.ListEntries) -> m.Reply:
+    def _page(self, request: ListEntries) -> m.Reply:
         if request.kind is Kind.DATASET:
-            return m.DatasetPage(items=copies(self._datasets, lambda _: True), is_last=True)
+            return DatasetPage(items=copies(self._datasets, lambda _: True), is_last=True)
         wanted_model = request.model_id
         if request.kind is Kind.MODEL:
             models = copies(self._models, lambda row: wanted_model in (None, text_of(row.value)))
-            return m.ModelPage(items=models, is_last=True)
+            return ModelPage(items=models, is_last=True)
         wanted = (wanted_model, request.task_id)
         evals = copies(self._evals, lambda row: wanted[0] in (None, row.model_id) and wanted[1] in (None, row.task_id))
-        return m.EvalPage(items=evals, is_last=True)
+        return EvalPage(items=evals, is_last=True)
 
     def _clear(self, request: m.Clear) -> m.Reply:
         match request.kind:
@@ -354,7 +377,8 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
         rows = [*self._datasets.values(), *self._models.values(), *self._evals.values()]
         taken = sum(len(msgspec.msgpack.encode(row)) for row in rows)
         if isinstance(request, GetSizes):
-            sizes = dict.fromkeys(("datasets", "runs", "evals", "database", "trash", "staging"), Size())
+            names = ("datasets", "runs", "evals", "database", "trash", "staging", "ballast")
+            sizes = dict.fromkeys(names, Size())
             return Sizes(categories={**sizes, "database": Size(taken, taken)})
         return Stats(
             num_datasets=len(self._datasets),
@@ -362,3 +386,14 @@ class InMemoryCache(AsyncClaims, AsyncUsing):
             num_evals=len(self._evals),
             total_size_bytes=taken,
         )
+
+
+def _refuse(sort: object, limit: object, filters: Mapping[str, object]) -> None:
+    """Filters are the daemon's work.
+
+    Raises:
+        CacheRequestError: one was given; ignoring it would list too much.
+    """
+    given = [name for name, value in {"sort": sort, "limit": limit, **filters}.items() if value is not None]
+    if given:
+        raise CacheRequestError(f"InMemoryCache has no daemon to ask, and cannot list by {', '.join(given)}")

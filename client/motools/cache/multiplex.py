@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from math import inf
@@ -27,7 +27,7 @@ from motools.cache.recovery import no_answer
 from motools.cache.signal import Signal, signal_maker
 from motoolsd.wire.errors import LocalProtocolError
 from motoolsd.wire.leases import Claim
-from motoolsd.wire.messages import Reply, Request, Used
+from motoolsd.wire.messages import Hello, Notice, Reply, Request
 from motoolsd.wire.session import ClientSession
 
 SENT_AT_ONCE_BYTES = 2_048
@@ -63,6 +63,9 @@ class _Waiter:
 class MultiplexedConnection:
     """One connection under one event loop. `greet` comes before anything else."""
 
+    introduced_until_s = 0.0
+    """As in `BlockingConnection`."""
+
     def __init__(self, connected: socket.socket) -> None:
         """Take over a connected socket."""
         connected.setblocking(False)
@@ -92,14 +95,14 @@ class MultiplexedConnection:
         """Whether a request can be sent now, without waiting for the place of another."""
         return self._error is None and self._session.outstanding < self._session.outstanding_max
 
-    async def greet(self) -> None:
+    async def greet(self, hello: Hello | None = None) -> None:
         """Say hello and wait for the welcome.
 
         Raises:
             CacheError: the daemon refuses, or the connection was lost.
         """
         self._waiting[0] = waiter = _Waiter()
-        self._unsent += self._session.hello(greeting())
+        self._unsent += self._session.hello(hello or greeting())
         self.peer = welcomed(await self._reply_for(waiter))
         del self._waiting[0]
 
@@ -186,13 +189,13 @@ class MultiplexedConnection:
         finally:
             self._forget(request_id, waiter)
 
-    def hold(self, notices: list[Used]) -> None:
+    def hold(self, notices: Sequence[Notice]) -> None:
         """Send notices with the next request."""
         for notice in notices:
             with suppress(LocalProtocolError):  # one that is lost costs a count
                 self._unsent += self._session.notice(notice)
 
-    def tell(self, notices: list[Used]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> None:
         """Send notices as far as the socket takes them now; what is left goes with the next request. Never fails."""
         if self._unsent or not self.is_open:
             return

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from motools.cache import calls
-from motools.cache.arguments import text, ttl, value_bytes
-from motools.cache.calls import Call, Owned, Provenance
+from motools.cache.arguments import text, value_bytes
+from motools.cache.calls import Call
 from motools.cache.clock import utc_text, wall_s
 from motools.cache.entries import DatasetEntry
 from motools.cache.errors import UNAVAILABLE, CacheRequestError
 from motools.cache.files import Content, Staged, Staging, digest_of
+from motools.cache.recording import PLAIN, Owned, Provenance, Record
 from motoolsd.wire.names import DATASET_SUFFIX, DATASETS
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class DatasetPut:
         content: Content,
         file_id: str | None,
         provenance: Provenance,
+        record: Record = PLAIN,
         *,
-        ttl_s: float | None = None,
         token: int = 0,
         dataset_hash: str | None = None,
     ) -> None:
@@ -43,7 +44,7 @@ class DatasetPut:
             content: a path, or bytes.
             file_id: None: the hash of the content.
             provenance: labels and version.
-            ttl_s: it misses after so long.
+            record: what else is stored with it.
             token: of the lease that this fulfils.
             dataset_hash: what the hash has to be; None: whatever it is.
 
@@ -55,7 +56,8 @@ class DatasetPut:
         self.content = content
         self._file_id = file_id
         self._provenance = provenance
-        self._ttl_s = ttl(ttl_s)
+        self._record = record
+        self._fields = record.fields(provenance)
         self._token = token
         self._hash = None if dataset_hash is None else text(dataset_hash, "dataset_hash")
 
@@ -70,7 +72,7 @@ class DatasetPut:
                 f"the content's hash is {digest}, but the claim is for {self._hash}: a dataset's key is the SHA-256 of"
                 " its content, see hash_content()"
             )
-        owned = Owned(staged=name, ttl_s=self._ttl_s)
+        owned = Owned(staged=name, record=self._record)
         call = calls.set_file_id(self._provenance, digest, self._file_id or digest, self._token, owned)
         return Call(None, call.expects, _stored, fallback=False, make=call.make)
 
@@ -79,9 +81,9 @@ class DatasetPut:
         entry = DatasetEntry(
             dataset_hash=digest,
             file_id=self._file_id or digest,
-            labels=dict(self._provenance.labels),
+            labels=dict(self._fields["labels"]),
             version=self._provenance.version,
-            expires_at=None if self._ttl_s is None else utc_text(wall_s() + self._ttl_s),
+            expires_at=None if self._record.ttl_s is None else utc_text(wall_s() + self._record.ttl_s),
         )
         if staged is None:
             return entry

@@ -25,6 +25,11 @@ PAUSE_LAST_S = 0.25
 """Between attempts: doubled from the first to the last."""
 
 
+RENEWALS_MAX = 10
+STORAGE_RETRIES_MAX = 2
+"""After failures of the disk that leave the outcome unknown."""
+
+
 class Recovery:
     """One call's patience."""
 
@@ -41,14 +46,21 @@ class Recovery:
         self._pause_s = PAUSE_FIRST_S
         self._is_write = is_write
         self._was_sent = False
+        self._storage_failures = 0
+        self._renewals = 0
 
     def left_s(self, now_s: float) -> float:
         """What is left of the time; never negative."""
         return max(0.0, self._deadline_s - now_s)
 
     def anew(self, now_s: float) -> Recovery:
-        """The same patience from now on."""
-        return Recovery(self._timeout_s, now_s, is_write=self._is_write)
+        """The same patience from now on, but not without end: what a daemon dies of each time is not asked for ever."""
+        if self._renewals >= RENEWALS_MAX:
+            return self
+        renewed = Recovery(self._timeout_s, now_s, is_write=self._is_write)
+        renewed._renewals = self._renewals + 1
+        renewed._storage_failures = self._storage_failures
+        return renewed
 
     def after(self, error: CacheError, now_s: float) -> float:
         """Seconds to pause before the next attempt.
@@ -61,7 +73,9 @@ class Recovery:
             # What the daemon answered to a retry settles the outcome; what kept us from asking it does not.
             raise self._last(error) if isinstance(error, CacheUnavailable) else error
         left_s = self.left_s(now_s)
-        if left_s <= 0:
+        # The retry that is applied, or refused, settles what became of the first; a disk that fails it again is ill.
+        self._storage_failures += isinstance(error, StorageFailed)
+        if left_s <= 0 or self._storage_failures > STORAGE_RETRIES_MAX:
             raise self._last(error)
         pause_s = min(self._pause_s, left_s)
         self._pause_s = min(self._pause_s * 2, PAUSE_LAST_S)

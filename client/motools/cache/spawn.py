@@ -50,13 +50,22 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
 
 def daemon_command(directory: str, ready_descriptor: int) -> list[str]:
     """The command line of an auto-started daemon."""
-    if not sys.executable:
-        raise _refused("this Python does not know its own path (sys.executable is empty)")
     serve = ["serve", "--cache-dir", directory, "--background", "--ready-fd", str(ready_descriptor)]
     idle_timeout = os.environ.get("MOTOOLS_IDLE_TIMEOUT", "").strip()
     if idle_timeout:
         serve += ["--idle-timeout", idle_timeout]
-    return [sys.executable, "-P", "-m", "motoolsd", *serve]
+    return [*interpreter_command(), *serve]
+
+
+def interpreter_command() -> list[str]:
+    """How motoolsd is run: by this very Python, with nothing imported from the working directory.
+
+    Raises:
+        DaemonNotRunning: this Python does not know where it lies.
+    """
+    if not sys.executable:
+        raise _refused("this Python does not know its own path (sys.executable is empty)")
+    return [sys.executable, "-P", "-m", "motoolsd"]
 
 
 def spawn_daemon(directory: str, *, deadline_s: float) -> bool:

@@ -6,30 +6,26 @@ Invariant: thread-safe by one lock, fork-safe by dropping what the parent had.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from threading import Lock, get_ident
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from motools.cache import calls, lease_calls, lookups
-from motools.cache.calls import Call, Owned
+from motools.cache import calls, lease_calls
+from motools.cache.calls import Call
 from motools.cache.cleaning import OnProgress
 from motools.cache.cleaning_calls import Gathering, after_break
 from motools.cache.client import Client
 from motools.cache.clock import monotonic_s, pause
 from motools.cache.connection import BlockingConnection
-from motools.cache.entries import DatasetEntry, EvalHits
 from motools.cache.errors import UNAVAILABLE, CacheError, CacheRequestError
-from motools.cache.files import Content
 from motools.cache.launch import connect
-from motools.cache.lookups import KindName
-from motools.cache.owned import own_logs, own_run
-from motools.cache.publishing import DatasetPut, put_dataset
 from motools.cache.recovery import Recovery, making_room
-from motools.cache.remembered import ANSWERS_MAX, Memory
-from motools.cache.sync_claims import SyncClaims, give_up
+from motools.cache.remembered import Memory
+from motools.cache.sync_claims import SyncClaims
+from motools.cache.sync_entries import SyncEntries
 from motools.cache.sync_management import SyncManagement
+from motools.cache.sync_waiting import give_up
+from motools.cache.unreleased import settle, unreleased
 from motools.cache.using import SyncUsing, end_use
 from motoolsd.wire.messages import Found, Lookup, Request, RequestKey
 from motoolsd.wire.names import INVISIBLE_PID
@@ -40,7 +36,7 @@ LEFT_MIN_S = 0.001
 """A socket cannot wait for less; the deadline is looked at again after it."""
 
 
-class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
+class SyncCache(Client, SyncEntries, SyncClaims, SyncUsing, SyncManagement):
     """A cache directory, through its daemon, blocking.
 
     Concurrency: one instance may be used by many threads, one call at a time; a forked child connects for itself.
@@ -84,135 +80,6 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
             self._memory = Memory(self._directory, 0)
             self._drop_connection()
 
-    # The older package's names.
-
-    def get_file_id(self, dataset_hash: str) -> str | None:
-        """The file id of a dataset, or None."""
-        # What nearly always comes, by the shortest way; everything else about lookups is in `_call`.
-        memory = self._memory
-        try:
-            found = memory.datasets.get(dataset_hash)
-        except TypeError:
-            found = None  # it is no text: the long way says so
-        if found is not None:
-            value, slot, number = found
-            used = memory.used
-            if memory.numbers[slot] == number and len(used) < ANSWERS_MAX:
-                used.append(dataset_hash)
-                return value
-        return self._call(lookups.get_file_id(dataset_hash))
-
-    def set_file_id(self, dataset_hash: str, file_id: str, *, ttl_s: float | None = None) -> None:
-        """Remember the file id of a dataset; on disk when this returns. After `ttl_s` seconds it misses."""
-        self._call(calls.set_file_id(self._provenance, dataset_hash, file_id, owned=Owned(ttl_s=ttl_s)))
-
-    def get_model_id(self, dataset_hash: str, config: Mapping[str, Any], backend_type: str = "openai") -> str | None:
-        """The id of the model trained from this dataset with this configuration, or None."""
-        return self._call(lookups.get_model_id(dataset_hash, config, backend_type))
-
-    def set_model_id(
-        self,
-        dataset_hash: str,
-        config: Mapping[str, Any],
-        model_id: str,
-        backend_type: str = "openai",
-        *,
-        run_dir: str | os.PathLike[str] | None = None,
-        ttl_s: float | None = None,
-    ) -> None:
-        """Remember a trained model; on disk when this returns.
-
-        With `run_dir`, a directory below `runs/` of the cache directory, that belongs to the entry from now on. After
-        `ttl_s` seconds it misses.
-
-        Raises:
-            CacheRequestError: `run_dir` is no directory, or lies where no entry can own it.
-        """
-        owned = Owned(files=own_run(self._directory, run_dir), ttl_s=ttl_s)
-        self._call(calls.set_model_id(self._provenance, dataset_hash, config, model_id, backend_type, owned=owned))
-
-    def get_eval_log_paths(
-        self,
-        model_id: str,
-        task_ids: Sequence[str],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-    ) -> dict[str, str] | None:
-        """The log of each task, or None if one of them is missing."""
-        return self._call(lookups.get_eval_log_paths(model_id, task_ids, backend_type, inspect_kwargs))
-
-    def set_eval_log_paths(
-        self,
-        model_id: str,
-        task_log_paths: Mapping[str, str | os.PathLike[str]],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-        *,
-        ttl_s: float | None = None,
-    ) -> None:
-        """Remember the logs of a model's evaluations, all or none; on disk when this returns.
-
-        A log that lies below `datasets/`, `runs/` or `evals/` of the cache directory, links resolved, belongs to its
-        entry from now on; any other path or address is remembered as it stands, and never touched. After `ttl_s`
-        seconds they miss.
-        """
-        owned = Owned(logs=own_logs(self._directory, task_log_paths), ttl_s=ttl_s)
-        identity = model_id, task_log_paths, backend_type, inspect_kwargs
-        self._call(calls.set_eval_log_paths(self._provenance, *identity, owned=owned))
-
-    # Beyond them.
-
-    def get_evals(
-        self,
-        model_id: str,
-        task_ids: Sequence[str],
-        backend_type: str,
-        inspect_kwargs: Mapping[str, Any] | None = None,
-    ) -> EvalHits:
-        """Which of the tasks are cached, and which are missing."""
-        return self._call(lookups.get_evals(model_id, task_ids, backend_type, inspect_kwargs))
-
-    def get_many(self, kind: KindName, questions: Sequence[Any]) -> list[str | None]:
-        """The values of many entries of one kind, None where one is missing, with one question to the daemon.
-
-        Args:
-            kind: `"dataset"`, `"model"` or `"eval"`.
-            questions: at most 10,000. Of datasets their hashes, of models `(dataset_hash, config, backend_type)`, of
-                evaluations `(model_id, task_id, backend_type, inspect_kwargs)`; the last two's last may be left out.
-
-        Raises:
-            CacheRequestError: a question is none of that kind, or there are too many.
-        """
-        return self._call(lookups.get_many(kind, questions))
-
-    def put_dataset(
-        self,
-        path_or_bytes: Content,
-        file_id: str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
-    ) -> DatasetEntry:
-        """Store a dataset with its content, of any size; both are on disk when this returns.
-
-        It is a copy, which shares blocks where the file system can: the original may be changed or removed.
-
-        Args:
-            path_or_bytes: a path, or the content itself.
-            file_id: None: the hash.
-            labels: stored with the entry, beside those of the client.
-            ttl_s: the entry misses after so long; None: it lasts.
-
-        Returns:
-            The entry; its hash is that of `hash_content`.
-
-        Raises:
-            CacheRequestError: no regular file that can be read, or it changed while it was copied.
-            StorageFailed: the disk is full; nothing was stored, nothing is left behind.
-        """
-        provenance = self._provenance.with_labels(labels or {})
-        return put_dataset(self, DatasetPut(path_or_bytes, file_id, provenance, ttl_s=ttl_s))
-
     # How a call is carried out.
 
     def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
@@ -232,14 +99,8 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
                 connection = self._connection
                 if connection is None or call.is_stream or not is_alone:
                     return self._carry_out(call, key, started_s, timeout_s)
-                # What nearly always comes, by the shortest way: an exchange over an open connection. Eight processes on
-                # two cores find their caches cold at every call; each function that is not called counts.
                 try:
-                    request = call.request or call.request_for(key)
-                    if self._memory_entries:
-                        return self._exchange(connection, call, request, timeout_s)
-                    reply = connection.exchange(request, timeout_s)
-                    return call.decode(reply) if type(reply) is call.expects else call.result(reply)
+                    return self._ask_open(connection, call, key, timeout_s)
                 except CacheError as error:
                     return self._carry_out(call, key, started_s, timeout_s, error)
             except UNAVAILABLE as error:
@@ -249,15 +110,31 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
                 if key is not None:
                     self._keys.done(key)
 
+    def _ask_open(self, connection: BlockingConnection, call: Call[T], key: RequestKey | None, timeout_s: float) -> T:
+        """What nearly always comes, by the shortest way: an exchange over an open connection.
+
+        Eight processes on two cores find their caches cold at every call; each function that is not called counts.
+        """
+        is_plain = call.of_values is not None and not self._asks_version
+        request = call.request if is_plain else None
+        if request is None:
+            request = self._request(connection, call, key)
+        if self._memory_entries:
+            return self._exchange(connection, call, request, timeout_s)
+        reply = connection.exchange(request, timeout_s)
+        if is_plain and call.inputs is None and type(reply) is call.expects:
+            return call.decode(reply)
+        return self._result(connection, call, request, reply)
+
     def _exchange(self, connection: BlockingConnection, call: Call[T], request: Request, timeout_s: float) -> T:
         memory = self._memory
         if memory.has_used and (type(request) is not Lookup or memory.is_report_due):
             connection.hold(memory.take_used())
         if type(request) is not Lookup or not memory.attach(connection.peer.stamps):
-            return call.result(connection.exchange(request, timeout_s))
+            return self._result(connection, call, request, connection.exchange(request, timeout_s))
         before = memory.numbers_of(request)
         reply = connection.exchange(request, timeout_s)
-        result = call.result(reply)
+        result = self._result(connection, call, request, reply)
         if isinstance(reply, Found) and reply.lasts:
             memory.remember(request, before, reply.values)
         return result
@@ -327,7 +204,9 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
             connection: BlockingConnection | None = None
             try:
                 connection = self._open(max(recovery.left_s(monotonic_s()), LEFT_MIN_S))
-                connection.stream(call.request_for(None), self._timeout_s, gathering.take, self.get_status)
+                connection.stream(
+                    self._request(connection, call, None), self._timeout_s, gathering.take, self.get_status
+                )
                 return call.result_of_pages(gathering.pages)
             except UNAVAILABLE as error:
                 recovery = after_break(recovery, error, gathering, is_repeatable=is_repeatable or connection is None)
@@ -360,7 +239,7 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
         connection = self._connection
         if connection is None or not connection.is_open:
             connection = self._connect(max(recovery.left_s(monotonic_s()), LEFT_MIN_S))
-        request = call.request_for(key)
+        request = self._request(connection, call, key)
         left_s = max(recovery.left_s(monotonic_s()), LEFT_MIN_S)
         if call.is_stream:
             connection.hold(self._memory.take_used())
@@ -376,13 +255,16 @@ class SyncCache(Client, SyncClaims, SyncUsing, SyncManagement):
         if self._is_closed:
             raise CacheRequestError(f"{self!r} is closed")
         connected = connect(self._directory, timeout_s=left_s, autostart=self._autostart, create=self._creates)
-        connection = BlockingConnection(connected, left_s)
+        connection = BlockingConnection(connected, left_s, self._greeting())
         if self._asks_to_drain(connection.peer):
             connection.drain(f"an upgrade from {connection.peer.version}", left_s)
             raise making_room()
         if connection.peer.peer_pid == INVISIBLE_PID:
             for claim_id in self._held:
                 connection.exchange(lease_calls.join(claim_id).request_for(None), left_s)
+        for claim_id in unreleased(self._directory):
+            connection.exchange(lease_calls.release(claim_id).request_for(None), left_s)
+            settle(self._directory, claim_id)
         return connection
 
     def _drop_connection(self) -> None:

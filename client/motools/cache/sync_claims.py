@@ -1,6 +1,6 @@
 """Blocking claims.
 
-Layer: motools.cache. Imports claims, connection, files, launch, owned, publishing and recovery.
+Layer: motools.cache. Imports claims, files, owned, publishing, recording and sync_waiting.
 Invariant: a claim that waits uses a connection of its own, so that other threads go on. Whatever ends the wait, the
 daemon is told, or notices by itself.
 """
@@ -14,11 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from motools.cache import lease_calls
-from motools.cache.calls import Call
 from motools.cache.claims import (
-    GIVE_UP_TIMEOUT_S,
-    NOTICE_AFTER_S,
-    NOTICE_INTERVAL_S,
     ClaimBase,
     ClaimOptions,
     OnFailure,
@@ -30,24 +26,18 @@ from motools.cache.claims import (
     eval_target,
     model_target,
     parts_of,
-    say_whom_it_waits_for,
     sort_states,
 )
-from motools.cache.clock import monotonic_s, pause
-from motools.cache.connection import BlockingConnection
+from motools.cache.clock import monotonic_s
 from motools.cache.entries import LeaseEntry
 from motools.cache.errors import (
-    UNAVAILABLE,
-    CacheError,
-    ClaimTimeout,
     StaleLease,
 )
 from motools.cache.files import Content
-from motools.cache.launch import connect
 from motools.cache.owned import work_path
 from motools.cache.publishing import put_dataset
-from motools.cache.recovery import Recovery
-from motoolsd.wire.entries import KeyState
+from motools.cache.recording import OutcomeName, Record
+from motools.cache.sync_waiting import give_up, wait_for_claim
 
 if TYPE_CHECKING:
     from motools.cache.sync import SyncCache
@@ -82,9 +72,9 @@ class SyncClaim(ClaimBase):
                     self._cache, self._request(context, wait=True), self.holder, self._options.timeout_s
                 )
                 self._take(states)
-        except BaseException:
+        except BaseException as error:
             self._leave()
-            give_up(self._cache, self.claim_id)
+            give_up(self._cache, self.claim_id, error)
             raise
         return self
 
@@ -102,6 +92,9 @@ class SyncClaim(ClaimBase):
         *,
         run_dir: str | os.PathLike[str] | None = None,
         ttl_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+        outcome: OutcomeName = "success",
         **labels: str,
     ) -> None:
         """Store the value and end the lease; on disk when this returns, and whoever waits has it.
@@ -112,6 +105,9 @@ class SyncClaim(ClaimBase):
             path_or_bytes: of a dataset, its content: kept as `put_dataset` keeps it.
             run_dir: of a model, a directory below `runs/` of the cache directory: it belongs to the entry from now on.
             ttl_s: the entry misses after so long; None: it lasts.
+            metadata: what else is to be known of it: as in `RecordOptions`.
+            seconds: how long it took; None: since the lease was granted.
+            outcome: what is no `"success"` is kept and explained, but never a hit: those that wait compute it anew.
             labels: stored with the entry, beside those of the client.
 
         Raises:
@@ -119,11 +115,13 @@ class SyncClaim(ClaimBase):
             CacheRequestError: not text, empty, outside the block, or a second time; or a path that no entry can own.
         """
         self._check_owner("fulfil")
+        options = {"ttl_s": ttl_s, "metadata": metadata, "seconds": seconds, "outcome": outcome}
+        record = self._record(options, labels)
         if path_or_bytes is not None:
-            put_dataset(self._cache, self._fulfilling_with(path_or_bytes, value, ttl_s, labels))
+            put_dataset(self._cache, self._fulfilling_with(path_or_bytes, value, record))
         else:
-            owned = self._target.owned(self._cache.directory, value, run_dir, ttl_s)
-            self._cache._call(self._fulfilling(value, owned, labels))  # noqa: SLF001 - the cache makes claims
+            owned = self._target.owned(self._cache.directory, value, run_dir, record)
+            self._cache._call(self._fulfilling(value, owned))  # noqa: SLF001 - the cache makes claims
         self._end(value)
 
     def fail(self, reason: str, retry_after_s: float | None = None) -> None:
@@ -297,9 +295,12 @@ class SyncClaimGroup:
             while left := [task for task in wanted if task not in self._values]:
                 granted, holder = self._ask(left, context, holder)
                 for part in parts_of(granted, one_by_one=one_by_one):
-                    self._fulfil({task: granted[task] for task in part}, evaluate(part))
-        except BaseException:
-            give_up(self._cache, self._claim_id)
+                    started_s = monotonic_s()
+                    logs = evaluate(part)
+                    share_s = (monotonic_s() - started_s) / len(part)
+                    self._fulfil({task: granted[task] for task in part}, logs, Record(seconds=share_s))
+        except BaseException as error:
+            give_up(self._cache, self._claim_id, error)
             raise
         return {task: self._values[task] for task in wanted}
 
@@ -308,8 +309,16 @@ class SyncClaimGroup:
     ) -> tuple[dict[str, int], LeaseEntry | None]:
         """Which tasks are ours to compute, with their tokens; waits if `holder` computes all of them."""
         targets = [self._targets[task] for task in tasks]
+        provenance = self._cache._provenance  # noqa: SLF001
         call = lease_calls.claim(
-            claim_request(self._claim_id, context, targets, wait=holder is not None, takes_over=False)
+            claim_request(
+                self._claim_id,
+                context,
+                targets,
+                provenance,
+                wait=holder is not None,
+                takes_over=False,
+            )
         )
         states = (
             self._cache._call(call)  # noqa: SLF001 - the cache makes claims
@@ -318,11 +327,11 @@ class SyncClaimGroup:
         )
         return sort_states(tasks, states, self._values)
 
-    def _fulfil(self, granted: Mapping[str, int], logs: Mapping[str, str]) -> None:
+    def _fulfil(self, granted: Mapping[str, int], logs: Mapping[str, str], record: Record) -> None:
         check_logs(granted, logs)
         for task, token in granted.items():
             try:
-                owned = self._targets[task].owned(self._cache.directory, logs[task], None, None)
+                owned = self._targets[task].owned(self._cache.directory, logs[task], None, record)
                 put = self._targets[task].put(self._cache._provenance, logs[task], token, owned)  # noqa: SLF001
                 self._cache._call(put)  # noqa: SLF001
                 self._values[task] = os.fspath(logs[task])
@@ -330,57 +339,3 @@ class SyncClaimGroup:
                 if error.value is None:
                     raise
                 self._values[task] = error.value
-
-
-def wait_for_claim(
-    cache: SyncCache, call: Call[list[KeyState]], holder: LeaseEntry, timeout_s: float | None
-) -> list[KeyState]:
-    """Wait for an answer on a connection of its own, over restarts of the daemon.
-
-    Raises:
-        ClaimTimeout: the time is over.
-        CacheError: the daemon cannot be had, or refuses.
-    """
-    started_s = monotonic_s()
-    deadline_s = None if timeout_s is None else started_s + timeout_s
-    notice_s = started_s + NOTICE_AFTER_S
-    recovery: Recovery | None = None
-    while True:
-        connection: BlockingConnection | None = None
-        try:
-            connection = _open(cache, recovery)
-            connection.ask(call.request_for(None))
-            recovery = None
-            while True:
-                now_s = monotonic_s()
-                until_s = notice_s if deadline_s is None else min(notice_s, deadline_s)
-                if (reply := connection.answer(until_s - now_s)) is not None:
-                    return call.result(reply)
-                if deadline_s is not None and monotonic_s() >= deadline_s:
-                    raise ClaimTimeout(
-                        f"pid {holder.pid} still computes {holder.kind} {holder.key} after {timeout_s:g} s"
-                    )
-                say_whom_it_waits_for(holder)
-                notice_s = monotonic_s() + NOTICE_INTERVAL_S
-        except UNAVAILABLE as error:
-            recovery = recovery or Recovery(cache._timeout_s, monotonic_s(), is_write=False)  # noqa: SLF001
-            pause(recovery.after(error, monotonic_s()))
-        finally:
-            if connection is not None:
-                connection.close()
-
-
-def _open(cache: SyncCache, recovery: Recovery | None) -> BlockingConnection:
-    left_s = cache._timeout_s if recovery is None else max(recovery.left_s(monotonic_s()), 0.001)  # noqa: SLF001
-    connected = connect(cache._directory, timeout_s=left_s, autostart=cache._autostart, create=cache._creates)  # noqa: SLF001
-    return BlockingConnection(connected, left_s)
-
-
-def give_up(cache: SyncCache, claim_id: bytes) -> None:
-    """Release a claim; without a daemon, it notices by itself when this process ends."""
-    try:
-        cache._call(lease_calls.release(claim_id), timeout_s=min(cache._timeout_s, GIVE_UP_TIMEOUT_S))  # noqa: SLF001
-    except CacheError:
-        import logging
-
-        logging.getLogger("motools.cache").warning("a lease could not be released; it ends with this process")

@@ -1,6 +1,6 @@
 """Removing entries and their files, blocking: clearing, plans and what comes of them.
 
-Layer: motools.cache. Imports calls, cleaning, cleaning_calls and errors.
+Layer: motools.cache. Imports calls, cleaning, cleaning_calls, clearing_options and errors.
 Invariant: as in `sync_management`.
 """
 
@@ -13,11 +13,20 @@ import msgspec
 
 from motools.cache import calls
 from motools.cache import cleaning_calls as table
-from motools.cache.calls import Call
+from motools.cache.calls import Call, ClearScope
 from motools.cache.cleaning import CleanupPlan, CleanupResult, OnProgress
-from motools.cache.cleaning_calls import PLANS_MAX, Clearing, ClearOptions, PruneOptions, Pruning
+from motools.cache.cleaning_calls import PLANS_MAX
+from motools.cache.clearing_options import (
+    Clearing,
+    ClearOptions,
+    FilteredClearOptions,
+    PruneOptions,
+    filtered,
+    pruning,
+)
 from motools.cache.errors import PlanOutdated
 from motoolsd.wire.cleaning import Criteria
+from motoolsd.wire.keys import Kind
 
 T = TypeVar("T")
 
@@ -31,7 +40,7 @@ class SyncClearing:
         dataset_hashes: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     def clear_datasets(
@@ -40,7 +49,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     def clear_datasets(
@@ -49,7 +58,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     def clear_datasets(
@@ -58,7 +67,7 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     def clear_datasets(
         self,
@@ -66,7 +75,7 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove some datasets, or all.
 
@@ -75,7 +84,8 @@ class SyncClearing:
             delete_files: remove their files with them, sparing what is pinned, computed or in use; else only the
                 entries go, pinned ones not, and their files stay behind.
             dry_run: with `delete_files`, change nothing and return the plan, for `apply_plan`.
-            options: `force=True` overrides pins. With `delete_files`, `to_trash=False` frees the room at once, so that
+            options: filters, as in `FilterOptions`; `downstream=True` takes what was made from them, too; `force=True`
+                overrides pins. With `delete_files`, `to_trash=False` frees the room at once, so that
                 it cannot be undone, and `on_progress` is told how far it has come.
 
         Returns:
@@ -84,10 +94,10 @@ class SyncClearing:
         Raises:
             CacheRequestError: `dry_run` without `delete_files`.
         """
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.DATASET)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return self._clear(calls.clear_datasets, dataset_hashes, force=how.force)
-        return self._clean(table.datasets(dataset_hashes, force=how.force), how, dry_run=dry_run)
+            return self._clear(calls.clear_datasets, dataset_hashes, scope)
+        return self._clean(table.datasets(dataset_hashes, scope), how, dry_run=dry_run)
 
     @overload
     def clear_models(
@@ -95,7 +105,7 @@ class SyncClearing:
         model_ids: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     def clear_models(
@@ -104,7 +114,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     def clear_models(
@@ -113,7 +123,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     def clear_models(
@@ -122,7 +132,7 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     def clear_models(
         self,
@@ -130,13 +140,13 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove the models with these ids, or all: as `clear_datasets`."""
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.MODEL)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return self._clear(calls.clear_models, model_ids, force=how.force)
-        return self._clean(table.models(model_ids, force=how.force), how, dry_run=dry_run)
+            return self._clear(calls.clear_models, model_ids, scope)
+        return self._clean(table.models(model_ids, scope), how, dry_run=dry_run)
 
     @overload
     def clear_evals(
@@ -145,7 +155,7 @@ class SyncClearing:
         task_ids: Sequence[str] | None = None,
         *,
         delete_files: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int: ...
     @overload
     def clear_evals(
@@ -155,7 +165,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[False] = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupResult: ...
     @overload
     def clear_evals(
@@ -165,7 +175,7 @@ class SyncClearing:
         *,
         delete_files: Literal[True],
         dry_run: Literal[True],
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> CleanupPlan: ...
     @overload
     def clear_evals(
@@ -175,7 +185,7 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan: ...
     def clear_evals(
         self,
@@ -184,13 +194,13 @@ class SyncClearing:
         *,
         delete_files: bool = False,
         dry_run: bool = False,
-        **options: Unpack[ClearOptions],
+        **options: Unpack[FilteredClearOptions],
     ) -> int | CleanupResult | CleanupPlan:
         """Remove the evaluations that match both lists, or all: as `clear_datasets`."""
-        how = Clearing(**options)
+        how, scope = filtered(options, Kind.EVAL)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return self._clear(calls.clear_evals, model_ids, task_ids, force=how.force)
-        return self._clean(table.evals(model_ids, task_ids, force=how.force), how, dry_run=dry_run)
+            return self._clear(calls.clear_evals, model_ids, task_ids, scope)
+        return self._clean(table.evals(model_ids, task_ids, scope), how, dry_run=dry_run)
 
     @overload
     def clear_all(self, *, delete_files: Literal[False] = False, **options: Unpack[ClearOptions]) -> dict[str, int]: ...
@@ -212,7 +222,7 @@ class SyncClearing:
         """Remove every entry: as `clear_datasets`. Without `delete_files` in one transaction; how many of each kind."""
         how = Clearing(**options)
         if not table.is_with_files(delete_files=delete_files, dry_run=dry_run):
-            return self._clear(calls.clear_all, force=how.force)
+            return self._clear(calls.clear_all, ClearScope(force=how.force))
         return self._clean(table.everything(force=how.force), how, dry_run=dry_run)
 
     @overload
@@ -232,7 +242,7 @@ class SyncClearing:
         Raises:
             CacheRequestError: nothing was chosen, or something cannot be read.
         """
-        how = Pruning(**options)
+        how = pruning(options)
         return self._clean(how.criteria(), how, dry_run=dry_run)
 
     def apply_plan(
@@ -262,8 +272,8 @@ class SyncClearing:
             return msgspec.structs.replace(result, protected=plan.protected)
         return CleanupResult(protected=plan.protected)
 
-    def _clear(self, make: Callable[..., Call[T]], *chosen: object, force: bool) -> T:
-        return self._call(make(*chosen, force=force))
+    def _clear(self, make: Callable[..., Call[T]], *chosen: object) -> T:
+        return self._call(make(*chosen))
 
     def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
         raise NotImplementedError

@@ -1,30 +1,34 @@
 """Looking after a cache, blocking: lists, sizes, clearing, clean-up, the trash, pins and verifying.
 
-Layer: motools.cache. Imports calls, cleaning, cleaning_calls, entries and errors.
+Layer: motools.cache. Imports calls, cleaning, cleaning_calls, entries, explaining_calls and filtering.
 Invariant: every method is a call of the tables, or two of them; how one is carried out is the client's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar, Unpack, cast
 
-from motools.cache import calls
+from motools.cache import calls, explaining_calls
 from motools.cache import cleaning_calls as table
 from motools.cache.arguments import Duration
+from motools.cache.backups import Backup, backup
 from motools.cache.calls import Call
 from motools.cache.cleaning import CleanupResult, OnProgress, SizeReport, TrashItem, VerifyReport
 from motools.cache.entries import CacheStats, DatasetEntry, EvalEntry, ModelEntry
+from motools.cache.filtering import FilterOptions, is_plain, with_ids
 from motools.cache.lookups import KindName
 from motools.cache.sync_clearing import SyncClearing
+from motools.cache.sync_explaining import SyncExplaining
 from motoolsd.wire.messages import Status
 from motoolsd.wire.sizes import Size
 
 T = TypeVar("T")
 
 
-class SyncManagement(SyncClearing):
+class SyncManagement(SyncExplaining, SyncClearing):
     """The management of a blocking cache. `SyncCache` adds everything else.
 
     What takes long (a rescan, plans, `apply_plan`, `undo`, `empty_trash`, `verify`) uses a connection of its own, so
@@ -34,17 +38,54 @@ class SyncManagement(SyncClearing):
     what a clean-up removed by then lies in the trash.
     """
 
-    def list_datasets(self) -> list[DatasetEntry]:
-        """All datasets, in the order in which they were first stored."""
-        return self._ask_any(calls.list_datasets)
+    def list_datasets(
+        self, *, sort: str | None = None, limit: int | None = None, **filters: Unpack[FilterOptions]
+    ) -> list[DatasetEntry]:
+        """All datasets, or those that pass the filters, in the order in which they were first stored.
 
-    def list_models(self, model_id: str | None = None) -> list[ModelEntry]:
-        """All models, or those with one id, in the order in which they were first stored."""
-        return self._ask_any(calls.list_models, model_id)
+        Args:
+            sort: a field to sort by, as `size:desc`, `created_at` or `key`.
+            limit: no more than so many.
+            filters: see `FilterOptions`.
 
-    def list_evals(self, model_id: str | None = None, task_id: str | None = None) -> list[EvalEntry]:
-        """All evaluations, or those of one model, one task, or both, in the order in which they were first stored."""
-        return self._ask_any(calls.list_evals, model_id, task_id)
+        Raises:
+            CacheRequestError: a filter cannot be read, or does not fit.
+        """
+        if is_plain(sort, limit, filters):
+            return self._ask_any(calls.list_datasets)
+        return cast("list[DatasetEntry]", self._listed("dataset", sort, limit, filters))
+
+    def list_models(
+        self,
+        model_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[ModelEntry]:
+        """All models, or those with one id: as `list_datasets`."""
+        if is_plain(sort, limit, filters):
+            return self._ask_any(calls.list_models, model_id)
+        chosen = with_ids(filters, model_id=model_id)
+        return cast("list[ModelEntry]", self._listed("model", sort, limit, chosen))
+
+    def list_evals(
+        self,
+        model_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> list[EvalEntry]:
+        """All evaluations, or those of one model, one task, or both: as `list_datasets`."""
+        if is_plain(sort, limit, filters):
+            return self._ask_any(calls.list_evals, model_id, task_id)
+        chosen = with_ids(filters, model_id=model_id, task_id=task_id)
+        return cast("list[EvalEntry]", self._listed("eval", sort, limit, chosen))
+
+    def _listed(self, kind: KindName, sort: str | None, limit: int | None, options: Mapping[str, Any]) -> list[Any]:
+        return self._call(explaining_calls.list_entries(kind, sort, limit, None, options)).items
 
     def get_stats(self) -> CacheStats:
         """How many entries there are, and the bytes that everything takes."""
@@ -151,6 +192,24 @@ class SyncManagement(SyncClearing):
             on_progress: told how far it has come.
         """
         return self._call_long(table.verify(deep=deep, repair=repair), on_progress)
+
+    def backup(
+        self, path: str | os.PathLike[str], *, force: bool = False, on_progress: OnProgress | None = None
+    ) -> Backup:
+        """Copy the database while it is in use; everything acknowledged before the call is in the copy.
+
+        The copy is one file, 0600, checked and on disk when this returns; the files of entries are not in it.
+
+        Args:
+            path: of the file to make, outside of the cache directory.
+            force: replace a file that is there.
+            on_progress: told how many pages are copied.
+
+        Raises:
+            CacheRequestError: there is something at the path, or its directory is missing.
+            StorageFailed: the copy cannot be written; nothing half-written stays.
+        """
+        return self._call_long(backup(path, force=force), on_progress)
 
     def _ask_any(self, make: Callable[..., Call[T]], *arguments: object) -> T:
         """What every backend can do, under the table's name for it."""

@@ -17,7 +17,7 @@ from motools.cache.entries import DatasetEntry, EvalEntry, ModelEntry
 from motools.cache.errors import CacheError
 
 if TYPE_CHECKING:
-    from motools.cache.async_claims import Asker
+    from motools.cache.async_waiting import Asker
     from motools.cache.sync import SyncCache
 
 END_TIMEOUT_S: Final = 2.0

@@ -7,21 +7,23 @@ Invariant: never makes a directory or a database; a missing one is an error that
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 from motools.cache.base import CacheBackend
-from motools.cache.calls import Call
+from motools.cache.calls import Call, ClearScope
 from motools.cache.cleaning import OnProgress
 from motools.cache.client import TIMEOUT_S, Client
 from motools.cache.endpoint import check_directory
 from motools.cache.entries import DatasetEntry, LeaseEntry
 from motools.cache.errors import CacheRequestError
 from motools.cache.files import Content
+from motools.cache.recording import RecordOptions
 from motools.cache.sync import SyncCache
 from motools.cache.sync_management import SyncManagement
 from motools.cache.using import SyncUsing
+from motoolsd.wire.diagnosis import Diagnosis
 
 T = TypeVar("T")
 
@@ -89,12 +91,10 @@ class CacheUtils(SyncUsing, SyncManagement):
         self,
         path_or_bytes: Content,
         file_id: str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        ttl_s: float | None = None,
+        **record: Unpack[RecordOptions],
     ) -> DatasetEntry:
         """Store a dataset with its content: as `SyncCache.put_dataset`."""
-        return _result(self._backend.put_dataset, path_or_bytes, file_id, labels=labels, ttl_s=ttl_s)
+        return _result(self._backend.put_dataset, path_or_bytes, file_id, **record)
 
     def list_leases(self) -> list[LeaseEntry]:
         """Who computes what, the oldest first."""
@@ -104,16 +104,42 @@ class CacheUtils(SyncUsing, SyncManagement):
         """Take the lease of a key away from its owner; how many there were."""
         return _result(self._backend.break_lease, key, kind)
 
+    def doctor(self, *, fix: bool = False, deep: bool = False, on_progress: OnProgress | None = None) -> Diagnosis:
+        """Look at everything in the directory, whether or not its daemon runs or can run.
+
+        Args:
+            fix: mend what can be mended safely; the database is never removed or rebuilt.
+            deep: read the content of datasets, too.
+            on_progress: told how far mending has come.
+
+        Returns:
+            What was found; with `fix`, how it is afterwards and what was done.
+
+        Raises:
+            CacheError: the examination itself could not be run.
+            CacheRequestError: the backend has no directory.
+        """
+        from motools.cache.doctor import examine, mend, planned_mends
+
+        directory = self._as_cache().directory
+        found = examine(directory, deep=deep)
+        if not fix or not planned_mends(found):
+            return found
+        return mend(directory, found, deep=deep, on_progress=on_progress)
+
     # What any backend can do is asked of it under the same name; the rest of the management, of a daemon.
 
     def _ask_any(self, make: Callable[..., Call[T]], *arguments: object) -> T:
         method: Callable[..., T] = getattr(self._backend, make.__name__)
         return _result(method, *arguments)
 
-    def _clear(self, make: Callable[..., Call[T]], *chosen: object, force: bool) -> T:
+    def _clear(self, make: Callable[..., Call[T]], *chosen: object) -> T:
         if isinstance(self._backend, SyncCache):
-            return self._backend._clear(make, *chosen, force=force)  # noqa: SLF001 - one table of calls
-        return self._ask_any(make, *chosen)
+            return self._backend._clear(make, *chosen)  # noqa: SLF001 - one table of calls
+        *ids, scope = chosen
+        if isinstance(scope, ClearScope) and (scope.filters is not None or scope.downstream):
+            self._as_cache()  # says that there is no daemon
+        return self._ask_any(make, *ids)
 
     def _call(self, call: Call[T], timeout_s: float | None = None) -> T:
         return self._as_cache()._call(call, timeout_s)  # noqa: SLF001 - as above

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from motools.cache.errors import CacheError
-from motools.cli import cache, cleaning, daemon, leases, pins, sizes
+from motools.cli import (
+    backups,
+    cache,
+    cleaning,
+    daemon,
+    doctor,
+    explaining,
+    invalidating,
+    leases,
+    pins,
+    showing,
+    sizes,
+    statistics,
+)
 from motools.cli.coercion import Command, Group
 from motools.cli.exits import INTERRUPTED, exit_code
 from motools.cli.output import OutputFailed, say_error
@@ -27,7 +40,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-assert all((sizes, cleaning, pins, leases)), "importing them adds their commands to the group below"
+assert all((statistics, sizes, showing, explaining, invalidating, cleaning, pins, leases, backups, doctor)), (
+    "importing them adds their commands to the group below"
+)
 app.add_typer(cache.app, name="cache")
 app.add_typer(daemon.app, name="daemon")
 # Options end at the first word of the command: what follows is the command's own.

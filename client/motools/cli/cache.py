@@ -11,35 +11,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from motools.cache.entries import Entry
+from motools.cache.filtering import LISTED_MAX
 from motools.cli.coercion import Command, Group
 from motools.cli.exits import FAILED, REFUSED
+from motools.cli.filter_options import takes_filters
 from motools.cli.options import (
     DEFAULT_DIR,
     CacheDir,
     Clearable,
-    DatasetHashes,
+    Downstream,
     Force,
     Format,
     FormatOption,
     JsonOption,
     Kind,
-    ModelIds,
     NoTrash,
-    TaskIds,
     Yes,
     chosen,
+    whole_number,
 )
 from motools.cli.output import confirm, print_items, say, say_error
 from motools.cli.removing import Removal, carry_out
 from motools.cli.selection import (
-    CLEAR_FILTERS,
     ENTRY_TYPES,
-    LIST_FILTERS,
     Filters,
-    check_filters,
     clear_entries,
     count_entries,
     counts_text,
+    kinds_meant,
     plan_clear,
     read_entries,
 )
@@ -97,31 +96,40 @@ def open_utils(directory: str) -> CacheUtils:
 
 
 @app.command("list", cls=Command)
+@takes_filters
 def list_entries(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.")],
     *,
-    model_id: ModelIds = None,
-    task_id: TaskIds = None,
-    dataset_hash: DatasetHashes = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="FIELD[:desc]", help="As in size:desc, created or used.")
+    ] = None,
+    limit: Annotated[str | None, typer.Option("--limit", metavar="N", help="No more than so many.")] = None,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="TEXT", help="Go on behind a page; see its JSON.")
+    ] = None,
+    filters: Filters,
     cache_dir: CacheDir = DEFAULT_DIR,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """List what is cached, in the order in which it was first stored.
 
-    Example: motools cache list evals --model-id ft-abc123
+    Example: motools cache list models --label experiment=e1 --sort size:desc --limit 20
     """
     output = chosen(output, json=as_json)
-    filters = Filters(dataset_hash, model_id, task_id)
-    check_filters(kind.value, filters, LIST_FILTERS)
+    at_most = None if limit is None else whole_number(limit, "--limit", LISTED_MAX)
     with open_utils(cache_dir) as utils:
-        entries = read_entries(utils, kind, filters)
-    if not entries and output is Format.TABLE:
-        matching = " that fit the filters" if filters.given() else ""
+        found = read_entries(utils, kind, filters, sort=sort, limit=at_most, cursor=cursor)
+    if not found.items and output is Format.TABLE:
+        matching = " that fit the filters" if filters else ""
         say(f"no {kind.value}{matching} in {cache_dir}")
         return
     names = _field_names(ENTRY_TYPES[kind])
-    print_items([{name: getattr(entry, name) for name in names} for entry in entries], names, COLUMNS[kind], output)
+    items = [{name: getattr(entry, name) for name in names} for entry in found.items]
+    more = {} if limit is None else {"cursor": found.cursor}
+    print_items(items, names, COLUMNS[kind], output, more)
+    if output is Format.TABLE and found.cursor is not None:
+        say(f"there is more: `--limit` more, or `--cursor {found.cursor}`")
 
 
 def _field_names(entry_type: type[Entry]) -> list[str]:
@@ -131,38 +139,41 @@ def _field_names(entry_type: type[Entry]) -> list[str]:
 
 
 @app.command(cls=Command)
+@takes_filters
 def clear(  # noqa: PLR0913 - one for each option
     kind: Annotated[Clearable, typer.Argument(metavar="KIND", help="datasets, models, evals or all.")],
     *,
-    model_id: ModelIds = None,
-    task_id: TaskIds = None,
-    dataset_hash: DatasetHashes = None,
+    downstream: Downstream = False,
     delete_files: Annotated[bool, typer.Option("--delete-files", help="Their files, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     no_trash: NoTrash = False,
     force: Force = False,
     yes: Yes = False,
+    filters: Filters,
     cache_dir: CacheDir = DEFAULT_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Remove entries, after asking. Without --delete-files their files stay.
 
-    Example: motools cache clear evals --model-id ft-abc123 --delete-files
+    Example: motools cache clear all --label experiment=e1 --downstream --delete-files
     """
-    filters = Filters(dataset_hash, model_id, task_id)
-    check_filters(kind.value, filters, CLEAR_FILTERS)
+    kinds_meant(kind, filters)
     how = Removal(yes, dry_run, not no_trash, as_json)
     _check_clear(how, delete_files=delete_files)
     how.check()
     with open_utils(cache_dir) as utils:
         if delete_files:
-            carry_out(utils, plan_clear(utils, kind, filters, force=force), cache_dir, how)
+            plan = plan_clear(utils, kind, filters, force=force, downstream=downstream)
+            carry_out(utils, plan, cache_dir, how)
             return
-        before = count_entries(utils, kind, filters)
+        before = count_entries(utils, kind, filters, downstream=downstream)
         if not yes:
             _ask(before, cache_dir)
-        counts = clear_entries(utils, kind, filters, force=force)
-        left = count_entries(utils, kind, filters)
+        removed = clear_entries(utils, kind, filters, force=force, downstream=downstream)
+        left = count_entries(utils, kind, filters, downstream=downstream)
+    counts = {name: count - left.get(name, 0) for name, count in before.items()}
+    if sum(counts.values()) != removed:
+        counts = {"entries": removed}  # others stored some meanwhile
     _say_cleared(counts, left, cache_dir)
 
 

@@ -15,9 +15,11 @@ from msgspec import to_builtins
 from motools.cli import cache
 from motools.cli.coercion import Command, Group
 from motools.cli.exits import NOT_FOUND
+from motools.cli.filter_options import takes_filters
 from motools.cli.options import (
     DEFAULT_DIR,
     CacheDir,
+    Downstream,
     Force,
     Format,
     FormatOption,
@@ -31,6 +33,7 @@ from motools.cli.output import print_document, print_items, say, say_error
 from motools.cli.plans import TRASH_COLUMNS, result_document, result_text, staying_text, trash_text
 from motools.cli.progress import progress
 from motools.cli.removing import Removal, apply, ask, carry_out, check_can_ask, interruptible
+from motools.cli.selection import Filters
 from motools.cli.tables import Column, plain, shown, size_text
 
 if TYPE_CHECKING:
@@ -53,14 +56,9 @@ FINDING_COLUMNS = (
 
 
 @cache.app.command(cls=Command)
+@takes_filters
 def prune(  # noqa: PLR0913 - one for each option
     *,
-    older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Entries stored so long ago, as in 30d.")
-    ] = None,
-    unused_for: Annotated[
-        str | None, typer.Option("--unused-for", metavar="AGE", help="Entries not used for so long, as in 14d.")
-    ] = None,
     to: Annotated[
         str | None, typer.Option("--to", metavar="SIZE", help="Least recently used first, down to 50GB, say.")
     ] = None,
@@ -70,6 +68,8 @@ def prune(  # noqa: PLR0913 - one for each option
     ] = None,
     dangling: Annotated[bool, typer.Option("--dangling", help="Entries whose files are gone.")] = False,
     kind: KindsOption = None,
+    downstream: Downstream = False,
+    filters: Filters,
     plan_id: Annotated[str | None, typer.Option("--plan", metavar="ID", help="Exactly what --dry-run showed.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     no_trash: NoTrash = False,
@@ -83,22 +83,22 @@ def prune(  # noqa: PLR0913 - one for each option
     Example: motools cache prune --unused-for 14d --orphans --dry-run
     """
     chosen_by = {
-        "older_than": older_than,
-        "unused_for": unused_for,
         "to": to,
         "orphans": orphans or None,
         "orphan_age": orphan_age,
         "dangling": dangling or None,
         "kinds": None if kind is None else [one.value for one in kind],
+        "downstream": downstream or None,
         "force": force or None,
+        **filters,
     }
     options: dict[str, Any] = {name: value for name, value in chosen_by.items() if value is not None}
     how = Removal(yes, dry_run, not no_trash, as_json)
     if plan_id is not None:
         _apply_by_name(plan_id, options, cache_dir, how)
         return
-    if not options.keys() - {"orphan_age", "kinds", "force"}:
-        hint = "--older-than, --unused-for, --to, --orphans or --dangling"
+    if not options.keys() - {"orphan_age", "kinds", "downstream", "force"}:
+        hint = "a filter such as --older-than or --label, --to, --orphans or --dangling"
         raise typer.BadParameter(f"say what is to go: {hint}")
     how.check()
     with cache.open_utils(cache_dir) as utils:

@@ -7,6 +7,7 @@ Invariant: each code has one meaning; scripts rely on it.
 from __future__ import annotations
 
 from motools.cache.errors import (
+    AmbiguousName,
     CacheDirectoryMissing,
     CacheRequestError,
     ClaimDeadlock,
@@ -45,6 +46,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (StaleLease, FAILED),
     (ClaimDeadlock, FAILED),
     (EntryNotFound, NOT_FOUND),
+    (AmbiguousName, NOT_FOUND),
     (EntryProtected, REFUSED),
     (PlanOutdated, REFUSED),
     (CacheRequestError, USAGE),

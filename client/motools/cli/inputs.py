@@ -55,7 +55,7 @@ def claim_of(
         typer.Exit: they are not enough, too many, or cannot be read; said already.
         CacheError: the claim cannot be had.
     """
-    _check(inputs)
+    check(inputs)
     config = None if inputs.config is None else read_config(inputs.config)
     content = None if inputs.dataset is None else hash_file(inputs.dataset)
     with SyncCache(directory) as cache:
@@ -150,7 +150,12 @@ def _odd_names(value: object) -> list[str]:
     return sorted(odd)
 
 
-def _check(inputs: Inputs) -> None:
+def check(inputs: Inputs) -> None:
+    """Make sure that the options are those of the kind.
+
+    Raises:
+        typer.Exit: they are not; said already.
+    """
     given = [name for name in Inputs._fields[1:] if getattr(inputs, name) is not None]
     if empty := [name for name in given if not getattr(inputs, name)]:
         # What an unset variable leaves.

@@ -87,22 +87,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format jso
 LeaseKindOption = Annotated[
     LeaseKind | None, typer.Option("--kind", metavar="KIND", help="Only of this kind: dataset, model or eval.")
 ]
-DatasetHashes = Annotated[
-    list[str] | None, typer.Option("--dataset-hash", metavar="HASH", help="Only of this dataset. Repeatable.")
-]
-ModelIds = Annotated[
-    list[str] | None, typer.Option("--model-id", metavar="ID", help="Only of this model (models, evals). Repeatable.")
-]
 KindsOption = Annotated[
     list[LeaseKind] | None,
     typer.Option("--kind", metavar="KIND", help="Only dataset, model or eval. Repeatable."),
 ]
+Downstream = Annotated[bool, typer.Option("--downstream", help="Also what was made from them.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Force = Annotated[bool, typer.Option("--force", help="Pinned entries, too.")]
 NoTrash = Annotated[bool, typer.Option("--no-trash", help="Free the room at once: no undo.")]
-TaskIds = Annotated[
-    list[str] | None, typer.Option("--task-id", metavar="ID", help="Only of this task (evals). Repeatable.")
-]
 
 
 def chosen(output: Format, *, json: bool) -> Format:
@@ -116,3 +108,14 @@ def chosen(output: Format, *, json: bool) -> Format:
     if output not in (Format.TABLE, Format.JSON):
         raise typer.BadParameter(f"--json and --format {output.value} exclude each other")
     return Format.JSON
+
+
+def whole_number(text: str, option: str, highest: int) -> int:
+    """A number from 1; read here, because typer would load pydantic for it.
+
+    Raises:
+        typer.BadParameter: it is none, or too large.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(highest)) or not 1 <= int(text) <= highest:
+        raise typer.BadParameter(f"{text!r} is no whole number from 1 to {highest}", param_hint=option)
+    return int(text)

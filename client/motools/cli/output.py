@@ -26,7 +26,13 @@ class OutputFailed(Exception):
     """Stdout cannot be written, because the disk is full for example."""
 
 
-def print_items(items: Sequence[Item], names: Sequence[str], columns: Sequence[Column], output: Format) -> None:
+def print_items(
+    items: Sequence[Item],
+    names: Sequence[str],
+    columns: Sequence[Column],
+    output: Format,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Print a list.
 
     Args:
@@ -34,11 +40,12 @@ def print_items(items: Sequence[Item], names: Sequence[str], columns: Sequence[C
         names: those fields, known even if there is no item.
         columns: what a table shows.
         output: how.
+        more: what JSON shows beside them.
     """
     if output is Format.TABLE:
-        _write_lines(table_lines(columns, items, width=_terminal_width(), is_bold=_has_style()))
+        _write_lines(table_lines(columns, items, width=terminal_width(), is_bold=_has_style()))
     else:
-        _write_data({"items": items}, items, names, output)
+        _write_data({**(more or {}), "items": items}, items, names, output)
 
 
 def print_document(
@@ -189,7 +196,7 @@ def _has_style() -> bool:
     return _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _terminal_width() -> int | None:
+def terminal_width() -> int | None:
     """Columns of the terminal; None where stdout is none."""
     return _columns() if _is_terminal() else None
 

@@ -6,106 +6,113 @@ Invariant: a filter that makes no sense for the kind is refused, never ignored: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from motools.cache.entries import CacheStats, DatasetEntry, Entry, EvalEntry, ModelEntry
+from motools.cache.errors import CacheRequestError
 from motools.cli.options import Clearable, Kind
 
 if TYPE_CHECKING:
     from motools.cache.cleaning import CleanupPlan
+    from motools.cache.explanations import Listing
+    from motools.cache.lookups import KindName
     from motools.cache.utils import CacheUtils
 
+Filters = Mapping[str, Any]
+"""Options of the API, as `filter_options` makes them."""
 ENTRY_TYPES: Mapping[Kind, type[Entry]] = {
     Kind.DATASETS: DatasetEntry,
     Kind.MODELS: ModelEntry,
     Kind.EVALS: EvalEntry,
 }
-OPTIONS = {"dataset_hash": "--dataset-hash", "model_id": "--model-id", "task_id": "--task-id"}
-LIST_FILTERS: Mapping[str, tuple[str, ...]] = {
-    "datasets": ("dataset_hash",),
-    "models": ("model_id", "dataset_hash"),
-    "evals": ("model_id", "task_id"),
+_SINGULAR: Mapping[str, KindName] = {"datasets": "dataset", "models": "model", "evals": "eval"}
+_PLURAL = {singular: plural for plural, singular in _SINGULAR.items()}
+_IDS: Mapping[str, tuple[str, ...]] = {
+    "datasets": ("datasets",),
+    "models": ("model_ids",),
+    "evals": ("model_ids", "task_ids"),
 }
-CLEAR_FILTERS: Mapping[str, tuple[str, ...]] = {
-    "datasets": ("dataset_hash",),
-    "models": ("model_id",),
-    "evals": ("model_id", "task_id"),
-    "all": (),
-}
+"""Filters that the API takes by place: what is computed under them is given up, too."""
 
 
-class Filters(NamedTuple):
-    """Values that an entry's field may have; None where any will do. All that are given must fit."""
-
-    dataset_hash: list[str] | None = None
-    model_id: list[str] | None = None
-    task_id: list[str] | None = None
-
-    def given(self) -> dict[str, list[str]]:
-        """Those that were given, by the field's name."""
-        return {name: values for name, values in self._asdict().items() if values is not None}
-
-    def fits(self, entry: Entry) -> bool:
-        """Whether an entry has the values asked for."""
-        return all(getattr(entry, name) in values for name, values in self.given().items())
-
-
-def check_filters(kind: str, filters: Filters, allowed: Mapping[str, tuple[str, ...]]) -> None:
-    """Make sure that the filters go with the kind.
+def kinds_meant(kind: Kind | Clearable, filters: Filters) -> list[KindName]:
+    """The kinds that a command is about: one, or all that the filters fit.
 
     Raises:
-        typer.BadParameter: one does not; the text names those that do.
+        typer.BadParameter: a filter does not fit, or cannot be read; or two exclude each other.
     """
-    for name in filters.given():
-        if name not in allowed[kind]:
-            fitting = " and ".join(OPTIONS[other] for other in allowed[kind]) or "none"
-            text = f"it is no filter for {kind}; the filters for {kind}: {fitting}"
-            raise typer.BadParameter(text, param_hint=OPTIONS[name])
+    from motools.cache import filtering
+
+    try:
+        return filtering.kinds_meant(filters, None if kind is Clearable.ALL else _SINGULAR[kind.value])
+    except CacheRequestError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
-def read_entries(utils: CacheUtils, kind: Kind, filters: Filters) -> list[Entry]:
-    """The entries that fit; a single value is looked for by the daemon, several are by us."""
-    entries: list[Entry]
-    if kind is Kind.DATASETS:
-        entries = [*utils.list_datasets()]
-    elif kind is Kind.MODELS:
-        entries = [*utils.list_models(_only(filters.model_id))]
-    else:
-        entries = [*utils.list_evals(_only(filters.model_id), _only(filters.task_id))]
-    return [entry for entry in entries if filters.fits(entry)]
+def read_entries(
+    utils: CacheUtils,
+    kind: Kind,
+    filters: Filters,
+    *,
+    sort: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Listing:
+    """The entries that fit."""
+    (name,) = kinds_meant(kind, filters)
+    return utils.list_entries(name, sort=sort, limit=limit, cursor=cursor, **filters)
 
 
-def count_entries(utils: CacheUtils, kind: Clearable, filters: Filters) -> dict[str, int]:
-    """How many entries of each kind fit."""
-    if filters.given():
-        return {kind.value: len(read_entries(utils, Kind(kind.value), filters))}
-    counts = _counts(utils.get_stats())
-    return counts if kind is Clearable.ALL else {kind.value: counts[kind.value]}
+def count_entries(utils: CacheUtils, kind: Clearable, filters: Filters, *, downstream: bool = False) -> dict[str, int]:
+    """How many entries of each kind fit, with what was made from them."""
+    kinds = kinds_meant(kind, filters)
+    if downstream:
+        found = Counter(item.kind for item in plan_clear(utils, kind, filters, force=True, downstream=True).items)
+        return {plural: found[singular] for singular, plural in _PLURAL.items() if found[singular] or singular in kinds}
+    if not filters:
+        counts = _counts(utils.get_stats())
+        return {_PLURAL[name]: counts[_PLURAL[name]] for name in kinds}
+    return {_PLURAL[name]: len(utils.list_entries(name, **filters).items) for name in kinds}
 
 
-def clear_entries(utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool) -> dict[str, int]:
-    """Remove the entries that fit, pinned ones only with `force`; how many of each kind that were."""
-    if kind is Clearable.DATASETS:
-        return {"datasets": utils.clear_datasets(filters.dataset_hash, force=force)}
-    if kind is Clearable.MODELS:
-        return {"models": utils.clear_models(filters.model_id, force=force)}
-    if kind is Clearable.EVALS:
-        return {"evals": utils.clear_evals(filters.model_id, filters.task_id, force=force)}
-    return utils.clear_all(force=force)
+def clear_entries(
+    utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool, downstream: bool = False
+) -> int:
+    """Remove the entries that fit, pinned ones only with `force`; how many there were."""
+    if kind is Clearable.ALL and not filters:
+        return sum(utils.clear_all(force=force).values())
+    removed = 0
+    # What was made from others goes first: it is found by them.
+    for name in reversed(kinds_meant(kind, filters)):
+        ids, others = _split(_PLURAL[name], filters)
+        clear: Callable[..., int] = getattr(utils, f"clear_{_PLURAL[name]}")
+        removed += clear(*ids, **others, force=force, downstream=downstream)
+    return removed
 
 
-def plan_clear(utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool) -> CleanupPlan:
+def plan_clear(
+    utils: CacheUtils, kind: Clearable, filters: Filters, *, force: bool, downstream: bool = False
+) -> CleanupPlan:
     """What would go with its files."""
-    if kind is Clearable.DATASETS:
-        return utils.clear_datasets(filters.dataset_hash, delete_files=True, dry_run=True, force=force)
-    if kind is Clearable.MODELS:
-        return utils.clear_models(filters.model_id, delete_files=True, dry_run=True, force=force)
-    if kind is Clearable.EVALS:
-        return utils.clear_evals(filters.model_id, filters.task_id, delete_files=True, dry_run=True, force=force)
-    return utils.clear_all(delete_files=True, dry_run=True, force=force)
+    kinds = kinds_meant(kind, filters)
+    if not filters and kind is Clearable.ALL:
+        return utils.clear_all(delete_files=True, dry_run=True, force=force)
+    if len(kinds) > 1:
+        return utils.prune(dry_run=True, kinds=kinds, force=force, downstream=downstream, **filters)
+    ids, others = _split(_PLURAL[kinds[0]], filters)
+    clear: Callable[..., CleanupPlan] = getattr(utils, f"clear_{_PLURAL[kinds[0]]}")
+    options = {**others, "force": force, "downstream": downstream, "delete_files": True, "dry_run": True}
+    return clear(*ids, **options)
+
+
+def _split(plural: str, filters: Filters) -> tuple[list[list[str] | None], dict[str, Any]]:
+    """The ids that a clear takes by place, and the other filters."""
+    others = dict(filters)
+    return [others.pop(name, None) for name in _IDS[plural]], others
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -116,7 +123,3 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 def _counts(stats: CacheStats) -> dict[str, int]:
     return {"datasets": stats.num_datasets, "models": stats.num_models, "evals": stats.num_evals}
-
-
-def _only(values: list[str] | None) -> str | None:
-    return values[0] if values is not None and len(values) == 1 else None

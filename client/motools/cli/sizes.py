@@ -16,7 +16,8 @@ from motools.cli.coercion import Command
 from motools.cli.options import DEFAULT_DIR, CacheDir, Format, FormatOption, JsonOption, chosen
 from motools.cli.output import pairs, print_document, say
 from motools.cli.progress import progress
-from motools.cli.tables import Column, Item, plain, shown, size_text, table_lines, time_text
+from motools.cli.statistics import counted_text
+from motools.cli.tables import Column, Item, plain, shown, size_text, table_lines
 
 if TYPE_CHECKING:
     from motools.cache.cleaning import SizeReport
@@ -33,28 +34,6 @@ TOP_COLUMNS = (
     Column("value", lambda item: shown(item["value"] or None)),
     Column("key", plain("key")),
 )
-
-
-@cache.app.command(cls=Command)
-def stats(
-    *, cache_dir: CacheDir = DEFAULT_DIR, output: FormatOption = Format.TABLE, as_json: JsonOption = False
-) -> None:
-    """Count the entries, and show the room that everything takes.
-
-    Example: motools cache stats --json
-    """
-    output = chosen(output, json=as_json)
-    with cache.open_utils(cache_dir) as utils:
-        found = utils.get_stats()
-    document = {name: getattr(found, name) for name in found.__struct_fields__}
-    rows = [
-        ("datasets", shown(found.num_datasets)),
-        ("models", shown(found.num_models)),
-        ("evals", shown(found.num_evals)),
-        ("total size", size_text(found.total_size_bytes)),
-        ("counted (UTC)", _counted_text(found.scanned_at)),
-    ]
-    print_document(document, pairs(rows), output)
 
 
 @cache.app.command(cls=Command)
@@ -118,12 +97,8 @@ def _lines(report: SizeReport, items: list[Item], *, breakdown: bool, top: int) 
         lines += table_lines(SIZE_COLUMNS, [*items, {"category": "total", **total}], width=None)
         orphans = f"{report.num_orphans:,} ({size_text(report.orphans.allocated_bytes)} on disk, counted above)"
         found = [("orphans", orphans), ("dangling", f"{report.num_dangling:,} entries")]
-        lines += ["", *pairs([*found, ("counted (UTC)", _counted_text(report.scanned_at))])()]
+        lines += ["", *pairs([*found, ("counted (UTC)", counted_text(report.scanned_at))])()]
     if top:
         entries: list[Item] = to_builtins(report.top)
         lines += [""] * bool(lines) + table_lines(TOP_COLUMNS, entries, width=None)
     return lines
-
-
-def _counted_text(scanned_at: str | None) -> str:
-    return "not yet" if scanned_at is None else time_text(scanned_at)

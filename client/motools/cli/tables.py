@@ -19,6 +19,8 @@ BOLD = "\x1b[1m"
 PLAIN = "\x1b[0m"
 GAP = "  "
 UNKNOWN = "-"
+SHOWN_MAX = 2_000
+"""Characters of a cell; `--json` has the whole."""
 ALIGNED_WIDTH_MAX = 200
 """A longer cell pushes the rest of its line to the right, instead of all other lines."""
 
@@ -45,6 +47,8 @@ def shown(value: object) -> str:
     if value is None:
         return UNKNOWN
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) > SHOWN_MAX:
+        text = f"{text[:SHOWN_MAX]}... ({len(text):,} characters)"
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -138,6 +142,25 @@ def pair_lines(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Names and their values, one pair a line."""
     width = max(len(name) for name, _ in pairs)
     return [f"{name:<{width}}{GAP}{value}" for name, value in pairs]
+
+
+def note_lines(rows: Sequence[tuple[Sequence[str], str]], *, width: int | None) -> list[str]:
+    """Short words in columns, then a text of any length, broken between words and indented.
+
+    Args:
+        rows: the words, already safe to show, and the text; a text alone goes on below the one before.
+        width: of the terminal; None: nothing is broken.
+    """
+    count = max((len(words) for words, _ in rows), default=0)
+    widths = [max((len(words[place]) for words, _ in rows if words), default=0) for place in range(count)]
+    indent = sum(widths) + len(GAP) * count
+    lines: list[str] = []
+    for words, text in rows:
+        padded = [word.ljust(size) for word, size in zip(words, widths, strict=True)] if words else []
+        first = "".join(f"{word}{GAP}" for word in padded).ljust(indent)
+        parts = (text if width is None else wrapped(text, max(width - indent, 1))).split("\n")
+        lines += [f"{first}{parts[0]}".rstrip(), *(" " * indent + part for part in parts[1:])]
+    return lines
 
 
 def _row_line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> str:
