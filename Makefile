@@ -21,12 +21,14 @@ IN_SHORT_TMPDIR = tmp=$$(mktemp -d /tmp/mt.XXXXXX) && chmod 711 "$$tmp" && \
 	trap 'rm -rf "$$tmp"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && export TMPDIR="$$tmp" &&
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage bench clean
+.PHONY: help demo test torture coverage docs bench clean
 
 help:
 	@echo 'make demo    run a real sweep: eight worker processes share one cache'
 	@echo 'make test    run every check: ruff, mypy, import-linter, pytest'
+	@echo 'make torture  attack every promise with real faults, for hours; PART=name: one of them, half an hour at most'
 	@echo 'make coverage run the tests, and show which lines they do not come by'
+	@echo 'make docs    write docs/reference anew, from the docstrings and the commands'
 	@echo 'make bench   measure against Redis, memcached, LMDB, SQLite and others; QUICK=1: in two minutes'
 	@echo 'make clean   remove what the commands above made'
 
@@ -43,12 +45,21 @@ test: $(VENV)/.ready-test
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter
-	$(IN_SHORT_TMPDIR) $(PY) -m pytest
+	$(IN_SHORT_TMPDIR) $(PY) -m pytest -n 2 --dist worksteal -m 'not alone'
+	$(IN_SHORT_TMPDIR) $(PY) -m pytest -m alone
+
+# The long form of every attack, or of PART; goes on where it was interrupted. Writes docs/reliability.md.
+torture: $(VENV)/.ready-test
+	$(IN_SHORT_TMPDIR) $(PY) -m tests.faults.torture $(PART)
 
 # Apart from the checks: it costs a tenth of their time.
 coverage: $(VENV)/.ready-test
 	@mkdir -p .cache/coverage && rm -f .cache/coverage/data*
 	$(IN_SHORT_TMPDIR) $(PY) -m pytest --cov --cov-report=term
+
+# A test fails if what is committed is something else.
+docs: $(VENV)/.ready-test
+	$(PY) -m docs._generate
 
 # Report, figures and plots go to OUT; FLAGS are those of `python -m bench`. Peers that are not installed are skipped.
 bench: $(VENV)/.ready-bench
