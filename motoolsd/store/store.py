@@ -33,6 +33,9 @@ T = TypeVar("T")
 READERS = 2
 """Read-only connections: one long listing does not hold up lookups that go to SQLite."""
 
+MARGIN_BYTES = 1 << 20
+"""More than what a checkpoint writes must be free for it: XFS counts as free what it needs for its own trees."""
+
 
 class Store:
     """cache.db while the daemon runs. Made by `open_store`."""
@@ -236,7 +239,8 @@ def _can_grow(connection: sqlite3.Connection, database: str) -> bool:
         has_bytes = os.stat(database).st_size
     except OSError:
         return True  # somebody has moved the directory; what is open can be written all the same
-    return bool(pages * page_bytes - has_bytes <= disk.f_bavail * disk.f_frsize)
+    grows_bytes = pages * page_bytes - has_bytes
+    return grows_bytes <= 0 or grows_bytes + MARGIN_BYTES <= disk.f_bavail * disk.f_frsize
 
 
 def _set_synchronous(connection: sqlite3.Connection, synchronous: str) -> None:

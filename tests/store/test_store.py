@@ -18,7 +18,7 @@ from motoolsd.core.guards import Guard
 from motoolsd.store import store as store_module
 from motoolsd.store.connection import open_connection
 from motoolsd.store.reads import FROM_START, Filter
-from motoolsd.store.store import Store, open_store
+from motoolsd.store.store import MARGIN_BYTES, Store, open_store
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared
 from tests.samples import applied, as_retry, clear, commit, execute, publication, put_dataset, query
@@ -72,16 +72,17 @@ async def test_closing_ends_every_thread(database: str) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("free_bytes", [4_096, MARGIN_BYTES])
 async def test_checkpoint_that_has_no_room_for_all_moves_nothing(
-    store: Store, database: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, database: str, monkeypatch: pytest.MonkeyPatch, free_bytes: int
 ) -> None:
-    """Half of one empties no log, and takes the room that a clean-up needs."""
+    """Half of one empties no log, and takes the room that a clean-up needs; what is free counts with a margin."""
     await store.checkpoint(truncate=True)
     await commit(store, put_dataset("d", b"x" * 100_000))
     before = size_of(database)
     disk = os.statvfs(database)
     with monkeypatch.context() as full:
-        found = os.statvfs_result((*disk[:3], 1, 1, *disk[5:]))
+        found = os.statvfs_result((4_096, 4_096, disk.f_blocks, *[free_bytes // 4_096] * 2, *disk[5:]))
         full.setattr(os, "statvfs", lambda _path: found)
         with pytest.raises(NoRoom, match="cannot grow"):
             await store.checkpoint(truncate=True)
