@@ -18,8 +18,13 @@ from motoolsd.core.retention import Plan, PlannedItem
 from motoolsd.store.outcomes import Applied, Change, Outcome
 from motoolsd.wire.cleaning import Cleaned
 
-PLANS_MAX: Final = 8
-"""Plans that are kept; the oldest goes for a new one."""
+PLANS_MIN: Final = 8
+"""The latest plans that are kept, however old they are."""
+
+YOUNG: Final = "-10 minutes"
+"""Plans of this age are kept as well: each of many jobs that clean up at once carries out its own."""
+
+PLANS_MAX: Final = 256
 
 ITEMS_PER_PART: Final = 500
 
@@ -67,8 +72,10 @@ class SavePlan(Change, frozen=True):
         )
         connection.execute(
             "DELETE FROM motoolsd_plans"
-            " WHERE rowid NOT IN (SELECT rowid FROM motoolsd_plans ORDER BY rowid DESC LIMIT ?)",
-            (PLANS_MAX,),
+            " WHERE rowid NOT IN (SELECT rowid FROM motoolsd_plans ORDER BY rowid DESC LIMIT ?)"
+            " AND (made_at <= datetime(?, ?)"
+            " OR rowid NOT IN (SELECT rowid FROM motoolsd_plans ORDER BY rowid DESC LIMIT ?))",
+            (PLANS_MIN, now, YOUNG, PLANS_MAX),
         )
         return Applied()
 
@@ -86,7 +93,10 @@ def select_plan(connection: sqlite3.Connection, plan_id: str) -> KeptPlan:
     """
     row = connection.execute("SELECT plan, outcome FROM motoolsd_plans WHERE id = ?", (plan_id,)).fetchone()
     if row is None:
-        raise EntryNotFound(f"there is no plan {plan_id}: the last {PLANS_MAX} are kept. Make a new one with --dry-run")
+        raise EntryNotFound(
+            f"there is no plan {plan_id}: the last {PLANS_MIN} and those of ten minutes are kept. "
+            "Make a new one with --dry-run"
+        )
     plan, outcome = row
     try:
         return KeptPlan(_unpacked(plan), None if outcome is None else _outcome_decoder.decode(outcome))

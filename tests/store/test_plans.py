@@ -11,7 +11,7 @@ from motoolsd.core.deadlines import Moment
 from motoolsd.core.errors import EntryNotFound
 from motoolsd.core.files import Seen
 from motoolsd.core.retention import Plan, PlannedItem, PlannedPath
-from motoolsd.store.plans import PLANS_MAX, KeptPlan, SavePlan, packed_outcome, select_plan
+from motoolsd.store.plans import PLANS_MAX, PLANS_MIN, KeptPlan, SavePlan, packed_outcome, select_plan
 from motoolsd.store.removals import BeginRemoval, DropRemoval, SetRemovalState, State, select_removal_of
 from motoolsd.wire.cleaning import ORPHAN, Cleaned, Criteria, Kept, Protected
 from motoolsd.wire.keys import Kind
@@ -53,11 +53,21 @@ def test_unknown_plan_is_not_found(raw: sqlite3.Connection) -> None:
 def test_only_the_latest_plans_are_kept(raw: sqlite3.Connection) -> None:
     """The oldest goes for a new one."""
     committed(raw, *map(planned, range(PLANS_MAX + 2)))
-    for number in (0, 1):
-        with pytest.raises(EntryNotFound):
-            select_plan(raw, f"p{number}")
-    for number in range(2, PLANS_MAX + 2):
-        assert select_plan(raw, f"p{number}").plan.plan_id == f"p{number}"
+    assert kept_plans(raw) == [f"p{number}" for number in range(2, PLANS_MAX + 2)]
+
+
+def test_plan_of_a_job_beside_many_others_is_kept(raw: sqlite3.Connection) -> None:
+    """Thirty jobs that clean up at once: for ten minutes, each finds its own; after that the latest are left."""
+    committed(raw, *map(planned, range(30)))
+    assert len(kept_plans(raw)) == 30
+    raw.execute("UPDATE motoolsd_plans SET made_at = datetime(made_at, '-601 seconds')")
+    committed(raw, planned(30))
+    assert kept_plans(raw) == [f"p{number}" for number in range(31 - PLANS_MIN, 31)]
+
+
+def kept_plans(raw: sqlite3.Connection) -> list[str]:
+    """The oldest first."""
+    return [name.decode() for (name,) in raw.execute("SELECT id FROM motoolsd_plans ORDER BY rowid")]
 
 
 @pytest.mark.parametrize("column", ["plan", "outcome"])
