@@ -125,7 +125,7 @@ def _examine(place: PlaceFacts, directory: CacheDirectory, lock: LockFacts, *, d
         diagnosis.check_staging(place, _left_in_staging(directory), lock),
         _check_settings(place, directory),
         diagnosis.check_log(place, looks.look_at_file(directory, LOG)),
-        diagnosis.check_backups(*looks.look_at_backups(directory)),
+        diagnosis.check_backups(*looks.look_at_backups(directory), looks.names_set_aside(directory)),
     ]
 
 

@@ -1,6 +1,6 @@
 """Looking at a cache directory without changing anything in it.
 
-Layer: adapters. Imports directory, lock, processes and core.
+Layer: adapters. Imports backups, directory, lock, processes, replacement and core.
 Invariant: nothing is made, opened for writing or waited for; files of the database are not opened here.
 """
 
@@ -16,9 +16,11 @@ from typing import Final
 
 import msgspec
 
+from motoolsd.adapters.backups import COMPANIONS
 from motoolsd.adapters.directory import CacheDirectory, filesystem_type
 from motoolsd.adapters.lock import OWNER_SIZE_MAX_BYTES, PAUSE_S, Owner
 from motoolsd.adapters.processes import SystemProcesses, boot_id, host_name, process_state
+from motoolsd.adapters.replacement import ASIDE_PREFIX
 from motoolsd.core.diagnosis import FileFacts, FileKind, LockFacts, PlaceFacts
 from motoolsd.core.filesystems import network_filesystem
 from motoolsd.core.leases import Process
@@ -151,6 +153,15 @@ def names_under_construction(directory: CacheDirectory) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in names if _UNDER_CONSTRUCTION.fullmatch(name))
+
+
+def names_set_aside(directory: CacheDirectory) -> list[str]:
+    """Databases in whose place a restore has put another, oldest first."""
+    try:
+        names = os.listdir(directory.descriptor)
+    except OSError:
+        return []
+    return sorted(name for name in names if name.startswith(ASIDE_PREFIX) and not name.endswith(COMPANIONS[1:]))
 
 
 def users_of(directory: CacheDirectory, name: str) -> list[int]:

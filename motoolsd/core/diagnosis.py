@@ -329,11 +329,14 @@ def check_staging(place: PlaceFacts, left: Sequence[str], lock: LockFacts) -> He
     return warning("staging", detail, place.command("motools cache doctor --fix"), Mend.START)
 
 
-def check_backups(count: int, newest_age_s: float | None) -> HealthCheck:
-    """How old the newest copy of the database is."""
-    if newest_age_s is None:
-        return ok("backups", "none lies in the directory")
-    return ok("backups", f"{count}, the newest {newest_age_s / 3600:,.1f} hours old")
+def check_backups(count: int, newest_age_s: float | None, aside: Sequence[str] = ()) -> HealthCheck:
+    """How old the newest copy of the database is, and what restores have set aside."""
+    backups = "none lies in the directory"
+    if newest_age_s is not None:
+        backups = f"{count}, the newest {newest_age_s / 3600:,.1f} hours old"
+    if aside:
+        backups += f"; set aside by restores, yours to remove when you are sure: {named(aside)}"
+    return ok("backups", backups)
 
 
 def size_text(size_bytes: int) -> str:

@@ -21,6 +21,7 @@ from motoolsd.adapters.examination import (
     look_at_file,
     look_at_lock,
     look_at_place,
+    names_set_aside,
     names_under_construction,
     shown_path,
     users_of,
@@ -162,3 +163,10 @@ def test_backups_are_counted_by_name(directory: CacheDirectory, cache_dir: Path)
     assert count == 2
     assert age_s is not None
     assert age_s < 86_400
+
+
+def test_databases_that_were_set_aside_are_named_once(directory: CacheDirectory, cache_dir: Path) -> None:
+    """Without the logs beside them."""
+    for name in ("cache.db", "cache.db.replaced-2", "cache.db.replaced-2-wal", "cache.db.replaced-1"):
+        (cache_dir / name).write_bytes(b"")
+    assert names_set_aside(directory) == ["cache.db.replaced-1", "cache.db.replaced-2"]

@@ -207,6 +207,7 @@ def test_log_settings_staging_leftovers_and_backups_are_judged() -> None:
     assert check_leftovers(PLACE, ["stamps.new"]).mend is Mend.LEFTOVERS
     assert check_backups(0, None).status is Verdict.OK
     assert "2, the newest 1.5 hours old" in check_backups(2, 5_400.0).detail
+    assert check_backups(0, None, ["cache.db.replaced-1"]).detail.endswith("when you are sure: cache.db.replaced-1")
 
 
 def test_names_and_sizes_are_short() -> None:
