@@ -240,7 +240,7 @@ def _can_grow(connection: sqlite3.Connection, database: str) -> bool:
     except OSError:
         return True  # somebody has moved the directory; what is open can be written all the same
     grows_bytes = pages * page_bytes - has_bytes
-    return grows_bytes <= 0 or grows_bytes + MARGIN_BYTES <= disk.f_bavail * disk.f_frsize
+    return bool(grows_bytes <= 0 or grows_bytes + MARGIN_BYTES <= disk.f_bavail * disk.f_frsize)
 
 
 def _set_synchronous(connection: sqlite3.Connection, synchronous: str) -> None:
