@@ -28,6 +28,7 @@ from motoolsd.adapters.clock import SystemClock
 from motoolsd.adapters.directory import CacheDirectory, open_directory
 from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
+from motoolsd.adapters.manager import ServiceManager, check_listener
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.replacement import finish_replacement
@@ -43,14 +44,18 @@ from motoolsd.engine.reserve import Reserve
 from motoolsd.engine.writer import Writer
 from motoolsd.server.dispatch import Dispatcher
 from motoolsd.server.listener import Listener
+from motoolsd.server.running import Running
 from motoolsd.store.allocation import stop_counting
 from motoolsd.store.connection import SQLITE_VERSION
+from motoolsd.store.filtering import select_row_range
 from motoolsd.store.migration import prepare_database
 from motoolsd.store.store import Store, open_store
 from motoolsd.tasks.backups import run_backups
 from motoolsd.tasks.records import run_folding, run_signing
+from motoolsd.tasks.reloading import Reloading
 from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_reserve, run_usage_flush
-from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
+from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch, run_watchdog
+from motoolsd.wire.keys import Kind
 from motoolsd.wire.names import CONFIG, RUNS, SOCKET
 from motoolsd.wire.version import __version__
 
@@ -59,21 +64,8 @@ logger = logging.getLogger(__name__)
 RESERVED_DESCRIPTORS = 64
 """Open files that are not connections: database, log, lock, directories of a walk."""
 
-
-RELOADABLE = frozenset(
-    {
-        "backup_interval",
-        "backups_keep",
-        "durability",
-        "idle_timeout_s",
-        "low_water",
-        "max_size",
-        "min_free",
-        "trash_keep",
-        "trash_share",
-    }
-)
-"""Settings that take effect on SIGHUP; the others are read once, at the start."""
+TAKE_OVER_S = 60.0
+"""How long a daemon whose socket was replaced may take to end, before the start fails."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,42 +75,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute."""
     started_by: str = "command"
     idle_timeout_s: float | None = None
-    """Overrides the setting; only an auto-started daemon ends when idle."""
+    """Overrides the setting; only a daemon that the next client starts again ends when idle."""
 
 
-class Running:
-    """What the dispatcher may know of, and do to, the whole daemon."""
-
-    def __init__(self, directory: CacheDirectory, listener: Listener, settings: Settings, options: Options) -> None:
-        """Nothing asked to stop yet."""
-        self._listener = listener
-        self.started_by = options.started_by
-        self.socket_path = os.fsencode(os.path.join(directory.path, SOCKET))
-        self.stop = anyio.Event()
-        self.apply(settings)
-
-    @property
-    def clients(self) -> int:
-        """Open connections."""
-        return self._listener.clients
-
-    def apply(self, settings: Settings) -> None:
-        """Take over what the settings say of the whole."""
-        self.idle_timeout_s = settings.idle_timeout_s if self.started_by == "client" else 0.0
-        self.durability: str = settings.durability
-
-    def request_stop(self, reason: str) -> None:
-        """Begin to drain; only the first reason counts."""
-        if not self.stop.is_set():
-            logger.info("stopping: %s", reason)
-            self.stop.set()
-
-
-async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Callable[[CacheDirectory], None]) -> None:
+async def run_daemon(
+    options: Options,
+    manager: ServiceManager,
+    readiness: ReadinessPipe,
+    prepare_log: Callable[[CacheDirectory], None],
+) -> None:
     """Serve one cache directory until told to stop.
 
     Args:
         options: what to serve.
+        manager: whose socket is served, and who is told how we are, if it started us.
         readiness: told once connections are accepted.
         prepare_log: opens the log file, once the directory is known to be ours.
 
@@ -129,7 +99,9 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
     with ExitStack() as outermost:
         directory = outermost.enter_context(open_directory(options.cache_dir))
         prepare_log(directory)
-        lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text()))
+        # The manager's socket has replaced that of a daemon that may live, and nobody else answers on it.
+        takes_over_s = 0.0 if manager.listener is None else TAKE_OVER_S
+        lock = outermost.enter_context(hold_lock(directory, now=clock.utc_text(), takes_over_s=takes_over_s))
         stamps = map_stamps(directory)
         for note in directory.notes:
             logger.warning("%s", note)
@@ -139,16 +111,20 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
         reserve = Reserve(BallastFile(directory), settings.ballast_bytes)
         # Opened before any task group: what keeps the socket from being made is one error, not a group of them.
         async with AsyncExitStack() as opened:
-            store, listening = await _open(opened, directory, settings, reserve)
+            store, listening = await _open(opened, directory, settings, reserve, manager)
             with suppress(RequestError):  # the look that follows soon says so
                 await reserve.keep()
-            daemon = _build(directory, lock, stamps, store, settings, options, clock, reserve)
+            daemon = _build(directory, lock, stamps, store, settings, options, clock, reserve, manager)
             await _serve(daemon, listening, readiness)
     logger.info("stopped")
 
 
 async def _open(
-    opened: AsyncExitStack, directory: CacheDirectory, settings: Settings, reserve: Reserve
+    opened: AsyncExitStack,
+    directory: CacheDirectory,
+    settings: Settings,
+    reserve: Reserve,
+    manager: ServiceManager,
 ) -> tuple[Store, socket.socket]:
     """Open database and socket; on a full disk once more, with the room that is kept for that."""
 
@@ -159,7 +135,11 @@ async def _open(
                 logger.info("cache.db was migrated; what it was before lies in %s", backup)
             opening = open_store(directory.database, synchronous=settings.durability.upper())
             store = await attempted.enter_async_context(opening)
-            listening = attempted.enter_context(open_listener(directory, backlog=settings.backlog))
+            if manager.listener is not None:
+                check_listener(manager.listener, directory)
+                listening = manager.listener
+            else:
+                listening = attempted.enter_context(open_listener(directory, backlog=settings.backlog))
             await opened.enter_async_context(attempted.pop_all())
             return store, listening
 
@@ -204,6 +184,7 @@ class Parts(NamedTuple):
     listener: Listener
     running: Running
     reserve: Reserve
+    manager: ServiceManager
 
 
 def _build(
@@ -215,6 +196,7 @@ def _build(
     options: Options,
     clock: SystemClock,
     reserve: Reserve,
+    manager: ServiceManager,
 ) -> Parts:
     index = Index(settings.index_entries_max)
     # Random, so that the numbers of an earlier daemon do not come back; small enough never to overflow.
@@ -243,7 +225,14 @@ def _build(
         monotonic_s=clock.monotonic_s,
         stamps=None if stamps is None else stamps.identity,
     )
-    running = Running(directory, listener, settings, options)
+    running = Running(
+        listener,
+        settings,
+        socket_path=os.fsencode(os.path.join(directory.path, SOCKET)),
+        # The next client, or the manager at the next connection, starts it again.
+        ends_when_idle=options.started_by == "client" or manager.listener is not None,
+        on_stop=manager.say_stopping,
+    )
     return Parts(
         directory,
         lock,
@@ -259,6 +248,7 @@ def _build(
         listener,
         running,
         reserve,
+        manager,
     )
 
 
@@ -269,6 +259,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         # What is there now stays for good: the collector need not look at it again at each of its rounds.
         gc.freeze()
         readiness.say_ready()
+        parts.manager.say_ready(_status_text(parts))
 
     try:
         await parts.store.forget_old_replies(parts.clock.utc_text())
@@ -304,7 +295,10 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
 def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     engine, clock, running, settings = parts.engine, parts.clock, parts.running, parts.settings
     interval_s = settings.watch_interval_s
-    group.start_soon(_watch_signals, running, Reloading(parts))
+    group.start_soon(_watch_signals, parts)
+    if parts.manager.is_there:
+        feed_interval_s = parts.manager.feed_interval_s or settings.budget_interval_s
+        group.start_soon(run_watchdog, partial(_feed, parts), clock, feed_interval_s)
     group.start_soon(engine.run_loader)
     group.start_soon(engine.run_disposal)
     group.start_soon(engine.claims.run_expiry)
@@ -347,42 +341,36 @@ def _abandon(slots: Slots, reason: str) -> None:
     os._exit(1)
 
 
-class Reloading:
-    """Reads config.toml again and applies what can change while the daemon runs."""
-
-    def __init__(self, parts: Parts) -> None:
-        """Begin with the settings of the start."""
-        self._parts = parts
-        self._settings = parts.settings
-
-    async def reload(self) -> None:
-        """Apply the file as it is now; a bad one is logged, and the old settings stay."""
-        try:
-            settings = _read_settings(self._parts.directory, self._parts.options)
-            if settings.durability != self._settings.durability:
-                await self._parts.store.set_durability(settings.durability.upper())
-        except RequestError as error:
-            logger.error("the settings stay as they were: %s", error.message)
-            return
-        applied = _differing(self._settings, settings) & RELOADABLE
-        waiting = _differing(self._parts.settings, settings) - RELOADABLE
-        self._settings = settings
-        self._parts.running.apply(settings)
-        self._parts.engine.apply_settings(settings)
-        logger.info("settings read again, changed: %s", ", ".join(sorted(applied)) or "nothing")
-        if waiting:
-            logger.warning("these settings need a restart of the daemon: %s", ", ".join(sorted(waiting)))
+async def _feed(parts: Parts) -> None:
+    """Tell the manager that we are well: the loop turns, and the database answers, if only with an error."""
+    with suppress(RequestError):
+        await parts.store.read(select_row_range, Kind.DATASET)
+    parts.manager.say_alive(_status_text(parts))
 
 
-def _differing(one: Settings, other: Settings) -> set[str]:
-    return {name for name in Settings.__struct_fields__ if getattr(one, name) != getattr(other, name)}
+def _status_text(parts: Parts) -> str:
+    """One line for `systemctl status`."""
+    return (
+        f"{parts.running.clients:,} clients, {parts.engine.claims.held:,} leases, {parts.engine.entries:,} entries"
+        f" in {parts.directory.path}"
+    )
 
 
-async def _watch_signals(running: Running, reloading: Reloading) -> None:
+async def _watch_signals(parts: Parts) -> None:
+    running, manager = parts.running, parts.manager
+
+    def apply(settings: Settings) -> None:
+        running.apply(settings)
+        parts.engine.apply_settings(settings)
+
+    read = partial(_read_settings, parts.directory, parts.options)
+    reloading = Reloading(parts.settings, read, apply, parts.store.set_durability)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
+                manager.say_reloading()
                 await reloading.reload()
+                manager.say_ready(_status_text(parts))
             else:
                 running.request_stop(signal.Signals(number).name)
 

@@ -20,6 +20,7 @@ import typer
 
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.logfile import LogFile
+from motoolsd.adapters.manager import ServiceManager
 from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
 from motoolsd.adapters.readiness import ReadinessPipe
@@ -76,19 +77,20 @@ def serve(
 
     Example: motoolsd serve --cache-dir .motools
     """
+    readiness = ReadinessPipe(ready_fd)
+    manager = _service_manager()
     options = Options(
         cache_dir=os.path.abspath(cache_dir),
-        started_by="client" if background else "command",
+        started_by="client" if background else "systemd" if manager.is_there else "command",
         idle_timeout_s=idle_timeout,
     )
-    readiness = ReadinessPipe(ready_fd)
     if background and os.fork():
         # The starter waits for this process alone, so that no zombie of the daemon is left with it.
         os._exit(0)
     reset_inherited_state()
     arm(os.environ)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    raise typer.Exit(_run(options, readiness, in_foreground=not background))
+    raise typer.Exit(_run(options, manager, readiness, in_foreground=not background))
 
 
 @app.command()
@@ -150,11 +152,20 @@ def restore_backup(
     raise typer.Exit(1 if done.code else 0)
 
 
-def _run(options: Options, readiness: ReadinessPipe, *, in_foreground: bool) -> int:
+def _service_manager() -> ServiceManager:
+    try:
+        return ServiceManager(os.environ)
+    except StartFailed as error:
+        typer.echo(f"motoolsd: cannot start: {error.message}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _run(options: Options, manager: ServiceManager, readiness: ReadinessPipe, *, in_foreground: bool) -> int:
     try:
         anyio.run(
             run_daemon,
             options,
+            manager,
             readiness,
             lambda directory: _open_log(directory, in_foreground=in_foreground),
             backend_options={"use_uvloop": _has_uvloop()},
@@ -165,6 +176,7 @@ def _run(options: Options, readiness: ReadinessPipe, *, in_foreground: bool) -> 
         return 1 if in_foreground else 0
     except RequestError as error:
         readiness.say_failed(error.to_failure())
+        manager.say_failed(error.message)
         typer.echo(f"motoolsd: cannot start: {error.message}", err=True)
         return 1
     except Exception as error:

@@ -18,7 +18,7 @@ import msgspec
 
 from motoolsd.adapters.backups import COMPANIONS
 from motoolsd.adapters.directory import CacheDirectory, filesystem_type
-from motoolsd.adapters.lock import OWNER_SIZE_MAX_BYTES, PAUSE_S, Owner
+from motoolsd.adapters.lock import PAUSE_S, read_owner
 from motoolsd.adapters.processes import SystemProcesses, boot_id, host_name, process_state
 from motoolsd.adapters.replacement import ASIDE_PREFIX
 from motoolsd.core.diagnosis import FileFacts, FileKind, LockFacts, PlaceFacts
@@ -105,7 +105,7 @@ def look_at_lock(directory: CacheDirectory) -> LockFacts:
         return LockFacts(is_held=False)
     try:
         is_held = _is_held(descriptor)
-        owner = _owner(descriptor)
+        owner = read_owner(descriptor)
     finally:
         os.close(descriptor)
     if owner is None:
@@ -137,13 +137,6 @@ def _is_held(descriptor: int) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             return False
     return True
-
-
-def _owner(descriptor: int) -> Owner | None:
-    try:
-        return msgspec.json.decode(os.pread(descriptor, OWNER_SIZE_MAX_BYTES, 0), type=Owner)
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def names_under_construction(directory: CacheDirectory) -> list[str]:

@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from motoolsd.adapters.directory import CacheDirectory
-from motoolsd.adapters.processes import boot_id, host_name, start_time
+from motoolsd.adapters.processes import boot_id, host_name, start_time, terminate
 from motoolsd.core.errors import AlreadyRunning, StartFailed
+from motoolsd.core.leases import Process
 from motoolsd.wire.names import LOCK
 from motoolsd.wire.version import __version__
 
@@ -58,14 +59,19 @@ class DirectoryLock:
 
 
 @contextmanager
-def hold_lock(directory: CacheDirectory, *, now: str) -> Iterator[DirectoryLock]:
+def hold_lock(directory: CacheDirectory, *, now: str, takes_over_s: float = 0.0) -> Iterator[DirectoryLock]:
     """Become the directory's one daemon.
+
+    Args:
+        directory: of which.
+        now: for the file, which names us.
+        takes_over_s: how long to wait for a daemon that has it, which is sent SIGTERM; 0: not at all.
 
     Raises:
         AlreadyRunning: another process is.
         StartFailed: the lock file cannot be used.
     """
-    with keep_daemons_away(directory) as descriptor:
+    with keep_daemons_away(directory, takes_over_s=takes_over_s) as descriptor:
         lock = DirectoryLock(directory, descriptor)
         if not lock.is_intact():
             message = f"{directory.path} was replaced while the daemon started: start it again"
@@ -75,7 +81,7 @@ def hold_lock(directory: CacheDirectory, *, now: str) -> Iterator[DirectoryLock]
 
 
 @contextmanager
-def keep_daemons_away(directory: CacheDirectory) -> Iterator[int]:
+def keep_daemons_away(directory: CacheDirectory, *, takes_over_s: float = 0.0) -> Iterator[int]:
     """Hold the lock without becoming the daemon: what it says of the last one stays as it is.
 
     Returns:
@@ -93,28 +99,47 @@ def keep_daemons_away(directory: CacheDirectory) -> Iterator[int]:
         message = f"{os.path.join(directory.path, LOCK)} cannot be opened: {error.strerror}"
         raise StartFailed(message) from error
     try:
-        _take(descriptor, directory)
+        _take(descriptor, directory, takes_over_s)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, directory: CacheDirectory) -> None:
-    for attempt in range(ATTEMPTS):
+def _take(descriptor: int, directory: CacheDirectory, takes_over_s: float) -> None:
+    ends_s = time.monotonic() + max(takes_over_s, (ATTEMPTS - 1) * PAUSE_S)
+    asked: set[Owner] = set()
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            if attempt == ATTEMPTS - 1:
-                raise AlreadyRunning(directory.path, _describe_owner(descriptor)) from error
+            owner = read_owner(descriptor)
+            if time.monotonic() >= ends_s:
+                raise AlreadyRunning(directory.path, _described(owner)) from error
+            if takes_over_s and owner is not None and owner not in asked:
+                asked.add(owner)
+                _ask_to_end(owner, directory)
             time.sleep(PAUSE_S)
         else:
             return
 
 
-def _describe_owner(descriptor: int) -> str:
+def _ask_to_end(owner: Owner, directory: CacheDirectory) -> None:
+    """Send SIGTERM to the process that the lock file names, if it is that one, and ours."""
+    process = Process(owner.pid, owner.start_time, owner.boot_id)
+    if terminate(process):
+        directory.notes.append(f"took over from the daemon of {_described(owner)}")
+
+
+def read_owner(descriptor: int) -> Owner | None:
+    """What a lock file says of its last holder; None if it cannot be read."""
     try:
-        owner = msgspec.json.decode(os.pread(descriptor, OWNER_SIZE_MAX_BYTES, 0), type=Owner)
-    except msgspec.MsgspecError:
+        return msgspec.json.decode(os.pread(descriptor, OWNER_SIZE_MAX_BYTES, 0), type=Owner)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _described(owner: Owner | None) -> str:
+    if owner is None:
         return "its lock is held; it has not said by whom"
     return f"pid {owner.pid}, version {owner.version}, since {owner.started_at}"
 

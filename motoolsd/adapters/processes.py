@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,15 @@ def start_time(pid: int) -> int | None:
     """When the process was started, in clock ticks since boot, or None if there is none."""
     fields = _stat(pid)
     return None if fields is None else int(fields[19])
+
+
+def program_of(pid: int) -> str:
+    """The name of the program that a process runs; empty if it cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return ""
 
 
 def process_state(pid: int) -> str | None:
@@ -61,6 +71,32 @@ def boot_id() -> str:
 def host_name() -> str:
     """This machine's name."""
     return socket.gethostname()
+
+
+def terminate(process: Process) -> bool:
+    """Send SIGTERM to one of our user's processes, and wake it should it be stopped.
+
+    Returns:
+        Whether it was there, and was the one that is meant: of this boot, started when it says, and ours.
+    """
+    if process.boot_id != boot_id():
+        return False
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        # Looked at after it was opened: its number cannot pass on in between.
+        is_meant = start_time(process.pid) == process.start_time
+        if not is_meant or os.stat(f"/proc/{process.pid}").st_uid != os.geteuid():
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def reset_inherited_state() -> None:

@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 from motoolsd.adapters.descent import NO_ROOM
 from motoolsd.adapters.directory import CacheDirectory
-from motoolsd.core.errors import NoRoom, StartFailed
+from motoolsd.adapters.processes import program_of
+from motoolsd.core.errors import AlreadyRunning, NoRoom, StartFailed
 from motoolsd.wire.names import SOCKET, SOCKET_PATH_SIZE_MAX
 
 _CREDENTIALS = struct.Struct("3i")
+MANAGER = "systemd"
 
 
 class Credentials(NamedTuple):
@@ -47,6 +49,7 @@ def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket
     Resources: leaving the block removes the socket, if the path still leads to this one.
 
     Raises:
+        AlreadyRunning: a service manager listens there, and starts the daemon of this directory.
         NoRoom: the disk is full, or has no inode for it.
         StartFailed: it cannot be made for another reason.
     """
@@ -55,6 +58,7 @@ def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket
     identity: tuple[int, int] | None = None
     try:
         try:
+            _refuse_managers(directory)
             _remove(directory, temporary)
             listener.bind(bindable_path(directory, temporary))
             os.chmod(temporary, 0o600, dir_fd=directory.descriptor)
@@ -73,6 +77,22 @@ def open_listener(directory: CacheDirectory, *, backlog: int) -> Iterator[socket
         _remove(directory, temporary)
         if identity is not None and _identity(directory, SOCKET) == identity:
             _remove(directory, SOCKET)
+
+
+def _refuse_managers(directory: CacheDirectory) -> None:
+    """Leave a socket unit's socket in its place: replaced, it would never start its daemon again.
+
+    Nobody else can listen there while we hold the lock, but for what is not ours to care for.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(bindable_path(directory, SOCKET))
+            listening = peer_credentials(probe)
+        except OSError:
+            return
+    if listening.uid == os.geteuid() and program_of(listening.pid) == MANAGER:
+        raise AlreadyRunning(directory.path, "a systemd socket unit listens for it; see `motools daemon status`")
 
 
 def bindable_path(directory: CacheDirectory, name: str) -> str:

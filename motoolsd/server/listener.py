@@ -10,9 +10,10 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -22,6 +23,10 @@ from motoolsd.wire.errors import ErrorCode
 from motoolsd.wire.messages import Failure
 
 logger = logging.getLogger(__name__)
+
+
+# Whoever made the socket removes it; before 3.13 nobody else would have.
+_KEEPING_THE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Peer(Protocol):
@@ -142,7 +147,9 @@ class Listener:
             on_ready: called once, when connections are accepted.
         """
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: Connection(self, dispatcher), sock=listening)
+        server = await loop.create_unix_server(
+            lambda: Connection(self, dispatcher), sock=listening, **_KEEPING_THE_PATH
+        )
         try:
             on_ready()
             await stop.wait()

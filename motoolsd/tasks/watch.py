@@ -7,7 +7,7 @@ Invariant: a directory that was removed or replaced ends the daemon within two l
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from motoolsd.core.errors import RequestError
 from motoolsd.core.ports import Clock, Ownership
@@ -50,3 +50,10 @@ async def run_idle_watch(
     while (left_s := timeout_s() - idle_s()) > 0:
         await clock.sleep(min(left_s, interval_s))
     stop(f"idle for {timeout_s():g} s")
+
+
+async def run_watchdog(feed: Callable[[], Awaitable[None]], clock: Clock, interval_s: float) -> None:
+    """Feed the service manager's watchdog. Runs until cancelled; a loop that stands still feeds nobody."""
+    while True:
+        await feed()
+        await clock.sleep(interval_s)

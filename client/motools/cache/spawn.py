@@ -84,7 +84,7 @@ def spawn_daemon(directory: str, *, deadline_s: float) -> bool:
     if (unfinished := _unfinished.get(directory)) is not None and unfinished.poll() is None:
         # An earlier call gave up waiting for it; a second one beside it would be no quicker.
         return False
-    if _user_manager_answers():
+    if user_manager_answers():
         # A scope of its own under the user's manager: the end of the job's cgroup does not take the daemon along.
         prefix = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
         readiness = _run(prefix, directory, deadline_s)
@@ -206,7 +206,7 @@ def _refused(reason: str) -> CacheError:
     return error
 
 
-def _user_manager_answers() -> bool:
+def user_manager_answers() -> bool:
     """Whether a `systemd --user` manager listens."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if not runtime or shutil.which("systemd-run") is None:

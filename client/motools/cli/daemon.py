@@ -29,8 +29,11 @@ def start(*, cache_dir: CacheDir = DEFAULT_DIR) -> None:
 
     Example: motools daemon start --cache-dir .motools
     """
+    from motools.cache import units
     from motools.cache.control import start_daemon
 
+    if units.is_managed(cache_dir):
+        units.start(cache_dir)
     found, was_running = start_daemon(cache_dir)
     text = f"motoolsd {found.version}, pid {found.pid}, serves {cache_dir}{_idle_text(found.idle_timeout_s)}"
     say(f"{'already running' if was_running else 'started'}: {text}")
@@ -42,8 +45,14 @@ def stop(*, cache_dir: CacheDir = DEFAULT_DIR) -> None:
 
     Example: motools daemon stop
     """
+    from motools.cache import units
     from motools.cache.control import stop_daemon
 
+    if units.is_managed(cache_dir) and units.stop(cache_dir):
+        say(f"stopped: the service that served {cache_dir}")
+        if units.is_listening(cache_dir):
+            say(f"its socket unit starts it again for the next job; to end that: {_uninstall_command(cache_dir)}")
+        return
     pid = stop_daemon(cache_dir)
     say(f"not running: no daemon serves {cache_dir}" if pid is None else f"stopped: pid {pid} served {cache_dir}")
 
@@ -54,7 +63,12 @@ def restart(*, cache_dir: CacheDir = DEFAULT_DIR) -> None:
 
     Example: motools daemon restart
     """
-    stop(cache_dir=cache_dir)
+    from motools.cache import units
+
+    if units.is_managed(cache_dir):
+        units.restart(cache_dir)
+    else:
+        stop(cache_dir=cache_dir)
     start(cache_dir=cache_dir)
 
 
@@ -114,6 +128,52 @@ def run(*, cache_dir: CacheDir = DEFAULT_DIR) -> None:
     except OSError as error:
         say_error(f"{sys.executable or 'this Python'} cannot be run: {error.strerror}")
         raise typer.Exit(FAILED) from error
+
+
+@app.command(cls=Command)
+def install(
+    *,
+    enable: Annotated[bool, typer.Option("--enable", help="Listen from now on, and after every login.")] = False,
+    cache_dir: CacheDir = DEFAULT_DIR,
+) -> None:
+    """Write systemd user units for a cache directory: its daemon starts with the first connection.
+
+    Jobs need none: they start the daemon by themselves. Units keep it out of a job's limits, restart it when it
+    hangs, and put its log into the journal.
+
+    Example: motools daemon install --enable --cache-dir .motools
+    """
+    from motools.cache import units
+
+    done = units.install(cache_dir, enable=enable)
+    say(f"installed: {done.unit} in {done.directory}")
+    if not enable:
+        say(f"to listen from now on: systemctl --user enable --now '{done.unit}'")
+    if not done.linger.is_on:
+        say(
+            f"lingering is off for {done.linger.user}: units end with your last session, and jobs that go on then start"
+            f" a daemon by themselves. To keep them: loginctl enable-linger {done.linger.user}"
+        )
+
+
+@app.command(cls=Command)
+def uninstall(*, cache_dir: CacheDir = DEFAULT_DIR) -> None:
+    """Stop the units of a cache directory, and remove them. The cache itself stays as it is.
+
+    Example: motools daemon uninstall --cache-dir .motools
+    """
+    from motools.cache import units
+
+    if units.uninstall(cache_dir):
+        say(f"uninstalled: no unit serves {cache_dir}; jobs start the daemon by themselves")
+    else:
+        say(f"not installed: no unit serves {cache_dir}")
+
+
+def _uninstall_command(cache_dir: str) -> str:
+    from shlex import quote
+
+    return f"motools daemon uninstall --cache-dir {quote(cache_dir)}"
 
 
 def _idle_text(idle_timeout_s: float) -> str:
