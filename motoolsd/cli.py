@@ -20,6 +20,7 @@ import typer
 
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.logfile import LogFile
+from motoolsd.adapters.loglimit import LineLimit
 from motoolsd.adapters.manager import ServiceManager
 from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
@@ -209,6 +210,8 @@ def _open_log(directory: CacheDirectory, *, in_foreground: bool) -> None:
         directory.notes.append(f"there is no log: {LOG} cannot be made ({error.strerror})")
     if in_foreground or not handlers:
         handlers.append(logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.addFilter(LineLimit())
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers)
 
 

@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._is_writable = True
         self._writable = anyio.Event()
         self._writable.set()
+        self._listing_turn: anyio.Lock | None = None
 
     # What the event loop calls.
 
@@ -146,6 +147,13 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
         if self._transport is None:
             raise anyio.ClosedResourceError
+
+    @property
+    def listing_turn(self) -> anyio.Lock:
+        """One listing at a time; most connections never ask for any."""
+        if self._listing_turn is None:
+            self._listing_turn = anyio.Lock()
+        return self._listing_turn
 
     # What the listener calls.
 

@@ -78,6 +78,11 @@ class Replier(Protocol):
         """Wait until the other side has read enough of what was sent. Raises anyio.ClosedResourceError at its end."""
         ...
 
+    @property
+    def listing_turn(self) -> anyio.Lock:
+        """Held while one listing goes out: pages of many at once would be kept for a client that does not read."""
+        ...
+
 
 class Daemon(Protocol):
     """What the dispatcher needs of the whole."""
@@ -173,9 +178,9 @@ class Dispatcher:
                 replier.count_waiting(True)
                 self._engine.notice(body, replier.tally)
             case ListEntries():
-                self._stream(replier, request_id, self._engine.listing.entries(body))
+                self._list(replier, request_id, self._engine.listing.entries(body))
             case ListLeases():
-                self._stream(replier, request_id, self._engine.claims.list_leases())
+                self._list(replier, request_id, self._engine.claims.list_leases())
             case Claim() | Release() | RecordFailure() | JoinLease() | BreakLease():
                 return self._dispatch_claim(replier, request_id, body)
             case GetStats():
@@ -206,7 +211,7 @@ class Dispatcher:
             case EmptyTrash():
                 self._stream(replier, request_id, cleaner.empty_trash(body))
             case ListTrash():
-                self._stream(replier, request_id, cleaner.list_trash())
+                self._list(replier, request_id, cleaner.list_trash())
             case Verify():
                 self._stream(replier, request_id, self._engine.verification.verify(body))
             case Pin():
@@ -224,7 +229,7 @@ class Dispatcher:
             case Explain():
                 self._start(replier, request_id, explaining.explain, body)
             case ListMisses():
-                self._stream(replier, request_id, explaining.misses(body))
+                self._list(replier, request_id, explaining.misses(body))
             case Show():
                 self._start(replier, request_id, showing.show, body)
             case GetLineage():
@@ -284,6 +289,9 @@ class Dispatcher:
     def _stream(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
         self._tasks.start_soon(self._run_stream, replier, request_id, pages)
 
+    def _list(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
+        self._tasks.start_soon(self._run_listing, replier, request_id, pages)
+
     def _start(
         self, replier: Replier, request_id: int, function: Callable[..., Awaitable[Reply]], *args: object
     ) -> None:
@@ -299,6 +307,10 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - as above
             reply = _defect(request_id, error)
         replier.finish(request_id, reply)
+
+    async def _run_listing(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
+        async with replier.listing_turn:
+            await self._run_stream(replier, request_id, pages)
 
     async def _run_stream(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
         last: Reply | None = None

@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 _KEEPING_THE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
+SPARE_DESCRIPTORS = 8
+"""With fewer free ones nobody is accepted: the event loop would try again at once, for ever."""
+DESCRIPTORS_LOOK_S = 1.0
+
+
 class Peer(Protocol):
     """The process at the other end, as the kernel saw it connect."""
 
@@ -128,6 +133,12 @@ class Listener:
             for connection in unflushed:
                 self.flush_soon(connection)
 
+    async def _open(self, listening: socket.socket, dispatcher: Dispatcher) -> asyncio.AbstractServer:
+        """Accept, until the server is closed; then what listens goes on, and keeps who waits to be accepted."""
+        loop = asyncio.get_running_loop()
+        again = listening.dup()
+        return await loop.create_unix_server(lambda: Connection(self, dispatcher), sock=again, **_KEEPING_THE_PATH)
+
     async def serve(
         self,
         listening: socket.socket,
@@ -146,15 +157,23 @@ class Listener:
             drain_timeout_s: connections that still have requests open after it are cut.
             on_ready: called once, when connections are accepted.
         """
-        loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(
-            lambda: Connection(self, dispatcher), sock=listening, **_KEEPING_THE_PATH
-        )
+        server: asyncio.AbstractServer | None = None
         try:
-            on_ready()
-            await stop.wait()
+            while not stop.is_set():
+                if (has_room := _has_spare_descriptors(listening)) and server is None:
+                    server = await self._open(listening, dispatcher)
+                    on_ready()
+                    on_ready = _do_nothing
+                elif not has_room and server is not None:
+                    logger.warning("no file descriptors are left: nobody new is accepted until some are free")
+                    server.close()
+                    server = None
+                with anyio.move_on_after(DESCRIPTORS_LOOK_S):
+                    await stop.wait()
         finally:
-            server.close()
+            if server is not None:
+                server.close()
+            listening.close()
         for connection in list(self._connections):
             connection.drain()
         with anyio.move_on_after(drain_timeout_s):
@@ -163,3 +182,20 @@ class Listener:
             logger.warning("%d connections were cut: their requests took too long", len(self._connections))
         for connection in list(self._connections):
             connection.abort()
+
+
+def _do_nothing() -> None:
+    """What was to be done once was done."""
+
+
+def _has_spare_descriptors(descriptor: socket.socket) -> bool:
+    """Whether a few more files could be opened."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.dup(descriptor.fileno()) for _ in range(SPARE_DESCRIPTORS))
+    except OSError:
+        return False
+    finally:
+        for number in opened:
+            os.close(number)
+    return True

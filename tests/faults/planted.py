@@ -5,20 +5,31 @@ Each test of a fault runs once more against a daemon that breaks the promise: a 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import count
 from typing import Any
 
+import msgspec
+
+from motoolsd.adapters import lock
+from motoolsd.adapters.clock import SystemClock
 from motoolsd.cli import main
+from motoolsd.core.deadlines import Moment
 from motoolsd.core.slots import Slots
+from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
+from motoolsd.server.running import Running
 from motoolsd.store import commits, connection, reads
 from motoolsd.store.commits import Source
 from motoolsd.store.outcomes import Outcome
+from motoolsd.store.store import Store
 from motoolsd.store.writes import apply_batch
 from motoolsd.wire.keys import SLOT_COUNT
 from motoolsd.wire.messages import Stored
@@ -97,6 +108,57 @@ def _believe_every_row() -> None:
     setattr(reads, "_sound", lambda *_: True)  # noqa: B010
 
 
+def _exit_at_once() -> None:
+    """End on SIGTERM without a word to anybody."""
+
+    def request_stop(_self: Running, _reason: str) -> None:
+        os._exit(0)
+
+    setattr(Running, "request_stop", request_stop)  # noqa: B010
+
+
+def _no_lock() -> None:
+    """Serve a directory that another daemon serves."""
+    setattr(lock, "_take", lambda *_: None)  # noqa: B010
+
+
+def _keep_the_connection() -> None:
+    """Go on with the connection whose commit has failed."""
+
+    async def reopen_writer(_self: Store) -> None:
+        """Leave it as it is."""
+
+    setattr(Store, "reopen_writer", reopen_writer)  # noqa: B010
+
+
+def _wait_for_the_disk() -> None:
+    """Let lookups wait for the commit that is under way."""
+    writing = threading.Lock()
+    commit, find = commits.commit_waiting, Index.find
+
+    def commit_waiting(*arguments: Any) -> Any:  # noqa: ANN401
+        with writing:
+            return commit(*arguments)
+
+    def find_later(self: Index, *arguments: Any) -> Any:  # noqa: ANN401
+        with writing:
+            return find(self, *arguments)
+
+    setattr(commits, "commit_waiting", commit_waiting)  # noqa: B010
+    setattr(Index, "find", find_later)  # noqa: B010
+
+
+def _expire_by_the_wall_clock() -> None:
+    """Believe the clock that anybody can set."""
+    real = SystemClock.moment
+    boots = count()
+
+    def moment(self: SystemClock) -> Moment:
+        return msgspec.structs.replace(real(self), boot_id=f"boot {next(boots)}")
+
+    setattr(SystemClock, "moment", moment)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -104,6 +166,11 @@ BUGS: dict[str, Callable[[], None]] = {
     "retry as new": _retry_as_new,
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
+    "exit at once": _exit_at_once,
+    "no lock": _no_lock,
+    "keep the connection": _keep_the_connection,
+    "wait for the disk": _wait_for_the_disk,
+    "expire by the wall clock": _expire_by_the_wall_clock,
 }
 
 

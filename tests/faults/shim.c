@@ -34,7 +34,12 @@ struct orders {
     volatile uint32_t armed, calls, action, error, delay_ms, sticky;
     volatile uint64_t k, count, fired;
     char path[512];
+    /* Syncs of a descriptor after one of its syncs has failed, while it is still the same open file. */
+    volatile uint64_t synced_again;
 };
+
+enum { DESCRIPTORS = 65536 };
+static volatile char failed_to_sync[DESCRIPTORS];
 
 static struct orders *orders;
 
@@ -144,10 +149,30 @@ ssize_t pread64(int fd, void *data, size_t size, off64_t at)
     RETURN(next(fd, data, SHORTENED(size), at));
 }
 
+/* Linux says of a failed sync once, and forgets the pages: to sync again and believe the answer loses them. */
+static void note_sync(int fd, uint32_t action)
+{
+    if (!orders || fd < 0 || fd >= DESCRIPTORS)
+        return;
+    if (failed_to_sync[fd])
+        __sync_add_and_fetch(&orders->synced_again, 1);
+    else if (action == FAIL)
+        failed_to_sync[fd] = 1;
+}
+
+int close(int fd)
+{
+    NEXT(int, close, int);
+    if (fd >= 0 && fd < DESCRIPTORS)
+        failed_to_sync[fd] = 0;
+    return next(fd);
+}
+
 int fsync(int fd)
 {
     NEXT(int, fsync, int);
     uint32_t action = decide_by_descriptor(SYNC, fd);
+    note_sync(fd, action);
     REFUSE_IF_TOLD;
     RETURN(next(fd));
 }
@@ -156,6 +181,7 @@ int fdatasync(int fd)
 {
     NEXT(int, fdatasync, int);
     uint32_t action = decide_by_descriptor(SYNC, fd);
+    note_sync(fd, action);
     REFUSE_IF_TOLD;
     RETURN(next(fd));
 }

@@ -39,6 +39,7 @@ PATH_SIZE_BYTES: Final = 512
 _HEAD: Final = struct.Struct("<6I3Q")
 _COUNT_AT: Final = 32
 _FIRED_AT: Final = 40
+_SYNCED_AGAIN_AT: Final = _HEAD.size + PATH_SIZE_BYTES
 
 
 def unavailable() -> str | None:
@@ -97,6 +98,11 @@ class Shim:
     def fired(self) -> int:
         """Calls at which something was done."""
         return self._number(_FIRED_AT)
+
+    @property
+    def synced_again(self) -> int:
+        """Syncs of a descriptor on which a sync had failed before, since the daemon was started."""
+        return self._number(_SYNCED_AGAIN_AT)
 
     def _number(self, at: int) -> int:
         return int.from_bytes(self._page[at : at + 8], "little")

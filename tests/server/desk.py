@@ -24,6 +24,7 @@ class Mailbox:
         self.replies: list[Reply] = []
         self.finished = anyio.Event()
         self.is_gone = False
+        self.listing_turn = anyio.Lock()
 
     def reply(self, request_id: int, body: Reply) -> None:
         """Keep a reply."""
