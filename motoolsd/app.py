@@ -29,6 +29,7 @@ from motoolsd.adapters.directory import CacheDirectory, open_directory
 from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
 from motoolsd.adapters.manager import ServiceManager, check_listener
+from motoolsd.adapters.memory import give_back
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.replacement import finish_replacement
@@ -53,7 +54,7 @@ from motoolsd.store.store import Store, open_store
 from motoolsd.tasks.backups import run_backups
 from motoolsd.tasks.records import run_folding, run_signing
 from motoolsd.tasks.reloading import Reloading
-from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_reserve, run_usage_flush
+from motoolsd.tasks.upkeep import run_budget, run_checkpoints, run_pins, run_reserve, run_trimming, run_usage_flush
 from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch, run_watchdog
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.names import CONFIG, RUNS, SOCKET
@@ -308,6 +309,7 @@ def _start_periodic(group: TaskGroup, parts: Parts) -> None:
     group.start_soon(engine.census.run_scans, settings.scan_interval_s)
     group.start_soon(run_budget, engine.budget, clock, settings.budget_interval_s)
     group.start_soon(run_reserve, parts.reserve, clock, settings.budget_interval_s)
+    group.start_soon(run_trimming, give_back, clock, settings.budget_interval_s)
     group.start_soon(run_signing, engine.nearest, clock, settings.budget_interval_s)
     group.start_soon(run_folding, engine.reporting, clock)
     group.start_soon(run_backups, engine.backups, clock)

@@ -7,6 +7,9 @@ Invariant: checkpoints are made while nobody writes: during writes they make com
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+
+import anyio
 
 from motoolsd.core.errors import RequestError
 from motoolsd.core.ports import Clock
@@ -73,3 +76,10 @@ async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s
                     logger.error("checkpoint failed, it is tried again: %s", error.message)
                 said = error.message
         seen = commits
+
+
+async def run_trimming(give_back: Callable[[], bool], clock: Clock, interval_s: float) -> None:
+    """Give memory that was freed back to the kernel, in a thread. Runs until cancelled."""
+    while True:
+        await clock.sleep(interval_s)
+        await anyio.to_thread.run_sync(give_back)

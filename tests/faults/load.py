@@ -74,8 +74,15 @@ class Scene(NamedTuple):
         """A connection that has said nothing."""
         made = socket.socket(socket.AF_UNIX)
         made.settimeout(TIMEOUT_S)
-        made.connect(str(self.directory / SOCKET))
-        return made
+        ends_s = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                made.connect(str(self.directory / SOCKET))
+            except BlockingIOError:  # as many wait to be accepted as may
+                assert time.monotonic() < ends_s, "nobody is accepted"
+                time.sleep(0.01)
+            else:
+                return made
 
 
 def attack(report: Report, rounds: range, bug: str | None = None, size: Size = LONG) -> None:

@@ -5,6 +5,7 @@ Each test of a fault runs once more against a daemon that breaks the promise: a 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import sys
@@ -25,14 +26,17 @@ from motoolsd.core.deadlines import Moment
 from motoolsd.core.slots import Slots
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
+from motoolsd.server.connection import Connection
 from motoolsd.server.running import Running
 from motoolsd.store import commits, connection, reads
 from motoolsd.store.commits import Source
 from motoolsd.store.outcomes import Outcome
 from motoolsd.store.store import Store
 from motoolsd.store.writes import apply_batch
+from motoolsd.wire.errors import RemoteProtocolError
 from motoolsd.wire.keys import SLOT_COUNT
 from motoolsd.wire.messages import Stored
+from motoolsd.wire.session import ServerSession
 
 EARLY_S = 0.02
 """How long the answer is ahead of the commit."""
@@ -159,6 +163,52 @@ def _expire_by_the_wall_clock() -> None:
     setattr(SystemClock, "moment", moment)  # noqa: B010
 
 
+def _keep_what_came() -> None:
+    """Leak memory with every piece of data."""
+    real, kept = Connection.data_received, list[bytes]()
+
+    def data_received(self: Connection, data: bytes) -> None:
+        kept.append(bytes(20_000))
+        real(self, data)
+
+    setattr(Connection, "data_received", data_received)  # noqa: B010
+
+
+def _keep_a_descriptor() -> None:
+    """Leak a file with every connection."""
+    real = Connection.connection_made
+
+    def connection_made(self: Connection, transport: asyncio.BaseTransport) -> None:
+        os.dup(0)
+        real(self, transport)
+
+    setattr(Connection, "connection_made", connection_made)  # noqa: B010
+
+
+def _on_bad_frame(harm: Callable[[], None]) -> None:
+    real = ServerSession.next_event
+
+    def next_event(self: ServerSession) -> Any:  # noqa: ANN401
+        try:
+            return real(self)
+        except RemoteProtocolError:
+            harm()
+            raise
+
+    setattr(ServerSession, "next_event", next_event)  # noqa: B010
+
+
+def _die_of_a_bad_frame() -> None:
+    """End for everybody because of one."""
+    _on_bad_frame(lambda: os._exit(1))
+
+
+def _keep_bad_frames() -> None:
+    """Leak memory with every frame that cannot be read."""
+    kept = list[bytes]()
+    _on_bad_frame(lambda: kept.append(b"x" * 2_000_000))
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -169,6 +219,10 @@ BUGS: dict[str, Callable[[], None]] = {
     "exit at once": _exit_at_once,
     "no lock": _no_lock,
     "keep the connection": _keep_the_connection,
+    "keep what came": _keep_what_came,
+    "keep a descriptor": _keep_a_descriptor,
+    "die of a bad frame": _die_of_a_bad_frame,
+    "keep bad frames": _keep_bad_frames,
     "wait for the disk": _wait_for_the_disk,
     "expire by the wall clock": _expire_by_the_wall_clock,
 }
