@@ -19,8 +19,10 @@ from typing import Any
 
 import msgspec
 
+from motoolsd import app
 from motoolsd.adapters import lock
 from motoolsd.adapters.clock import SystemClock
+from motoolsd.adapters.socket import Credentials
 from motoolsd.cli import main
 from motoolsd.core.deadlines import Moment
 from motoolsd.core.slots import Slots
@@ -33,10 +35,11 @@ from motoolsd.store.commits import Source
 from motoolsd.store.outcomes import Outcome
 from motoolsd.store.store import Store
 from motoolsd.store.writes import apply_batch
+from motoolsd.wire.envelopes import RequestEnvelope
 from motoolsd.wire.errors import RemoteProtocolError
-from motoolsd.wire.keys import SLOT_COUNT
-from motoolsd.wire.messages import Stored
-from motoolsd.wire.session import ServerSession
+from motoolsd.wire.keys import SLOT_COUNT, Kind
+from motoolsd.wire.messages import Lookup, Stored
+from motoolsd.wire.session import Refused, ServerSession
 
 EARLY_S = 0.02
 """How long the answer is ahead of the commit."""
@@ -209,6 +212,27 @@ def _keep_bad_frames() -> None:
     _on_bad_frame(lambda: kept.append(b"x" * 2_000_000))
 
 
+def _serve_everybody() -> None:
+    """Do not ask who connects."""
+    setattr(app, "peer_credentials", lambda _connection: Credentials(os.getpid(), os.geteuid(), 0))  # noqa: B010
+
+
+def _follow_links() -> None:
+    """Open whatever a path leads to."""
+    setattr(os, "O_NOFOLLOW", 0)  # noqa: B010
+
+
+def _guess_the_operation() -> None:
+    """Take what is not known for a lookup."""
+    real = ServerSession.next_event
+
+    def next_event(self: ServerSession) -> Any:  # noqa: ANN401
+        event = real(self)
+        return RequestEnvelope(event.id, Lookup(kind=Kind.DATASET, keys=["a"])) if isinstance(event, Refused) else event
+
+    setattr(ServerSession, "next_event", next_event)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -223,6 +247,9 @@ BUGS: dict[str, Callable[[], None]] = {
     "keep a descriptor": _keep_a_descriptor,
     "die of a bad frame": _die_of_a_bad_frame,
     "keep bad frames": _keep_bad_frames,
+    "serve everybody": _serve_everybody,
+    "follow links": _follow_links,
+    "guess the operation": _guess_the_operation,
     "wait for the disk": _wait_for_the_disk,
     "expire by the wall clock": _expire_by_the_wall_clock,
 }
