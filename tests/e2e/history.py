@@ -5,13 +5,14 @@ Invariant: nothing lies between a call and the two readings of the clock around 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from random import Random
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any, Final, Literal, NamedTuple
 
 import anyio
@@ -21,10 +22,11 @@ from motools.cache import Cache, SyncCache, connection, multiplex, remembered
 from motools.cache.errors import CacheUnavailable
 from motoolsd.wire.keys import STAMPS_SIZE_BYTES
 from motoolsd.wire.messages import Lookup
-from tests.e2e.daemons import end_daemon
+from tests.e2e.daemons import daemon_pid, end_daemon
 from tests.linearizability import NEVER, Operation
 
 START_TIMEOUT_S: Final = 60.0
+PAUSE_MAX_S: Final = 0.3
 CHANGES_PER_1000: Final = 100
 """Of so many operations; the others are lookups."""
 
@@ -53,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Of the clears, those of the whole table, and of everything."""
     kills: int = 0
     """How often it kills the daemon, spread over its operations."""
+    pauses: int = 0
+    """How often it stops the daemon for a while (SIGSTOP), spread over its operations."""
     timeout_s: float = 30.0
     is_blind: bool = False
     """A planted bug: this client's stamps never change."""
@@ -68,6 +72,7 @@ class Record(msgspec.Struct):
     asked: int = 0
     """Lookups for which the daemon was asked; the others were answered from memory."""
     kills: int = 0
+    pauses: int = 0
     failures: int = 0
 
 
@@ -139,12 +144,15 @@ def _steps(plan: Plan, record: Record) -> Iterator[Step]:
     randomness = Random(plan.seed)
     weights = list(accumulate(1 / (rank + 1) for rank in range(len(plan.keys))))
     kill_at = {plan.operations * (number + 1) // (plan.kills + 1) for number in range(plan.kills)}
+    pause_at = {plan.operations * (2 * number + 1) // (2 * plan.pauses + 1) for number in range(plan.pauses)}
     end_ns = monotonic_ns() + int(plan.duration_s * 1e9)
     for number in range(plan.operations):
         if monotonic_ns() > end_ns:
             return
         if number in kill_at:
             record.kills += _kill_daemon(plan)
+        if number in pause_at:
+            record.pauses += _pause_daemon(plan, randomness)
         action = _action(plan, randomness)
         (key,) = randomness.choices(plan.keys, cum_weights=weights)
         if action == "get" and plan.watched_keys and randomness.random() < 0.5:
@@ -167,6 +175,20 @@ def _kill_daemon(plan: Plan) -> bool:
     with SyncCache(plan.directory) as another:
         another.get_status()
     return end_daemon(Path(plan.directory), signal.SIGKILL) is not None
+
+
+def _pause_daemon(plan: Plan, randomness: Random) -> bool:
+    """Stop whichever daemon runs for a moment; False should it be between two."""
+    pid = daemon_pid(Path(plan.directory))
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        sleep(randomness.uniform(0.02, PAUSE_MAX_S))
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _carry_out(cache: SyncCache | Cache, step: Step) -> Any:  # noqa: ANN401 - a value, or a coroutine of one

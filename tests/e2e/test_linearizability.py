@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic_ns
@@ -15,75 +14,19 @@ import msgspec
 import pytest
 
 from motools.cache import SyncCache
-from tests.e2e.history import START_TIMEOUT_S, Plan, Record, remember_barrier, run_plan
+from tests.e2e.histories import OPERATIONS, by_key, carry_out, plans, with_kills
+from tests.e2e.history import Record
 from tests.linearizability import Operation, find_violation, read
 
-POOL_TIMEOUT_S = 100.0
 STALE_MAX_NS = 2_000_000_000
 """How long after another program's commit an older answer may still be given."""
 OPERATIONS_MIN = 100_000
-OPERATIONS = 101_000
-"""A lookup that fails leaves nothing to judge."""
-SYNC_SHARE = 0.10
-ASYNC_SHARE = 0.15
-"""Of the operations, for each of four processes: an async one has two tasks."""
 LOCAL_SHARE_MIN = 0.2
 """Of each process's lookups, those that are answered from its own memory; seen are 0.35 and more."""
-HURRIED_S = 0.3
-"""A client with so little patience sees some of its writes fail, of unknown outcome, when the daemon is killed."""
 EDITS = 4
 WATCH_S = 11.0
 """Each edit is noticed within two seconds, and answers are looked at for more than two after the last."""
 WATCHED = ["watched-0", "watched-1"]
-
-spawn = multiprocessing.get_context("spawn")
-
-
-def plans(directory: Path, *, operations: int = OPERATIONS, keys: int = 12, **values: Any) -> list[Plan]:  # noqa: ANN401
-    """Four processes with a SyncCache, the first of which kills, and four with a Cache; one of each is in a hurry."""
-    made = []
-    for number in range(8):
-        is_async = number >= 4
-        name = f"{'async' if is_async else 'sync'}-{number}"
-        plan = Plan(
-            directory=str(directory),
-            process=name,
-            seed=number,
-            is_async=is_async,
-            tasks=2 if is_async else 1,
-            keys=[f"key-{key}" for key in range(keys)],
-            operations=round(operations * (ASYNC_SHARE if is_async else SYNC_SHARE)),
-            clears_per_1000=20,
-            timeout_s=HURRIED_S if number in (3, 7) else 30.0,
-            path=str(directory.parent / f"{name}.history"),
-        )
-        made.append(msgspec.structs.replace(plan, **values))
-    return made
-
-
-def with_kills(made: list[Plan], kills: int) -> list[Plan]:
-    """The same, and the first of them kills the daemon so often."""
-    return [msgspec.structs.replace(made[0], kills=kills), *made[1:]]
-
-
-def carry_out(made: Sequence[Plan], meanwhile: Callable[[], None] = lambda: None) -> list[Record]:
-    """Carry plans out, all at the same time and with something else; what each process saw."""
-    barrier = spawn.Barrier(len(made) + 1)
-    with spawn.Pool(len(made), initializer=remember_barrier, initargs=(barrier,)) as pool:
-        outcome = pool.map_async(run_plan, made, chunksize=1)
-        barrier.wait(START_TIMEOUT_S)
-        meanwhile()
-        outcome.get(POOL_TIMEOUT_S)
-    return [msgspec.msgpack.decode(Path(plan.path).read_bytes(), type=Record) for plan in made]
-
-
-def by_key(records: Sequence[Record]) -> dict[str, list[Operation]]:
-    """The histories to judge."""
-    histories: dict[str, list[Operation]] = {}
-    for record in records:
-        for key, operation in record.operations:
-            histories.setdefault(key, []).append(operation)
-    return histories
 
 
 def check_meaning(records: Sequence[Record], *, kills: int, operations_min: int = OPERATIONS_MIN) -> None:

@@ -27,8 +27,9 @@ SWAPPING_S: Final = 6.0
 """A round's: ten of each operation make the minute."""
 DEPTH: Final = 400
 NAMES: Final = (
-    b"-rf", b"--", b"\xff\xfe", b"new\nline", b"\x1b[2J", b"a b", b"*", b"..hidden", b".", b"\xe2\x80\xaegpj.exe", b"x" * 255,
-)  # fmt: skip
+    *(b"-rf", b"--", b"\xff\xfe", b"new\nline", b"\x1b[2J", b"a b", b"*"),
+    *(b"..hidden", b"\xe2\x80\xaegpj.exe", b"x" * 255),
+)
 PRECIOUS: Final = b"precious"
 
 
@@ -99,7 +100,7 @@ def _hostile_tree(report: Report, number: int, bug: str | None, _swapping_s: flo
                 told = cache.clear_models(["m"], delete_files=True)
                 cache.empty_trash()
                 report.count("hostile trees")
-                left = sorted(_names_left(directory, mounted))
+                left = sorted(_names_left(directory))
                 is_told = bool(told.left) or bool(cache.list_trash()) or run.exists()
                 report.expect(not left or is_told, f"{where}: {left[:3]} stay, and nobody was told")
                 report.expect(mounted is not None or not left, f"{where}: {left[:3]} stay")
@@ -124,8 +125,7 @@ def _build(run: Path, outside: Path, random: Random) -> Path | None:
     os.symlink(os.fsencode(outside), b"out", dir_fd=deep)
     os.close(deep)
     for name in NAMES:
-        if name != b".":
-            Path(os.fsdecode(os.fsencode(run) + b"/" + name)).write_bytes(name)
+        Path(os.fsdecode(os.fsencode(run) + b"/" + name)).write_bytes(name)
     (run / "loop").symlink_to(run)
     (run / "up").symlink_to("..")
     (run / "outside").symlink_to(outside)
@@ -157,9 +157,8 @@ def _unmount(directory: Path) -> None:
             subprocess.run(["umount", "--lazy", path.encode().decode("unicode_escape")], check=False)
 
 
-def _names_left(directory: Path, mounted: Path | None) -> list[str]:
+def _names_left(directory: Path) -> list[str]:
     """Everything that is still in runs and in the trash."""
-    del mounted
     return [str(path) for place in ("runs", "trash") for path in (directory / place).glob("*")]
 
 

@@ -25,6 +25,7 @@ from motoolsd.adapters.clock import SystemClock
 from motoolsd.adapters.socket import Credentials
 from motoolsd.cli import main
 from motoolsd.core.deadlines import Moment
+from motoolsd.core.leases import Change, Claimant, Key, Lease, LeaseTable
 from motoolsd.core.slots import Slots
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
@@ -233,6 +234,19 @@ def _guess_the_operation() -> None:
     setattr(ServerSession, "next_event", next_event)  # noqa: B010
 
 
+def _grant_held_leases() -> None:
+    """Give a lease to whoever asks."""
+    real = LeaseTable.claim
+
+    def claim(self: LeaseTable, claimant: Claimant, keys: Sequence[Key], since: str) -> list[Lease]:
+        for key in keys:
+            if self.lease(key) is not None:
+                self._drop(key, Change())
+        return real(self, claimant, keys, since)
+
+    setattr(LeaseTable, "claim", claim)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -247,6 +261,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "keep a descriptor": _keep_a_descriptor,
     "die of a bad frame": _die_of_a_bad_frame,
     "keep bad frames": _keep_bad_frames,
+    "grant held leases": _grant_held_leases,
     "serve everybody": _serve_everybody,
     "follow links": _follow_links,
     "guess the operation": _guess_the_operation,

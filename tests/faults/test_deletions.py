@@ -11,12 +11,14 @@ from tests.faults.deletions import ATTACK, attack
 REASON = ATTACK.unavailable()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 HOSTILE = len(KINDS)
+MOUNTED = HOSTILE + 3 * (len(KINDS) + 1)
+"""A round whose tree has something mounted in it, where we may mount."""
 
 
 def test_hostile_trees_are_removed_and_nothing_else() -> None:
     """With something mounted in one of them, as far as that is possible here."""
     report = Report()
-    for number in (HOSTILE, 2 * HOSTILE + 1):
+    for number in (HOSTILE, MOUNTED):
         attack(report, range(number, number + 1))
     assert report.violations == []
     assert report.counts["hostile trees"] + report.counts.get("refused in words", 0) == 2

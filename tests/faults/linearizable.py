@@ -1,0 +1,163 @@
+"""What processes with warm caches see has an order, over `kill -9` and SIGSTOP; a lease is held by one at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple
+
+import msgspec
+
+from motools.cache import SyncCache
+from motools.cache.errors import CacheError
+from tests.daemons import TIMEOUT_S, DaemonProcess
+from tests.e2e.daemons import end_daemon
+from tests.e2e.histories import by_key, carry_out, plans
+from tests.faults.attack import Attack, Report, scratch
+from tests.linearizability import UndecidedError, find_violation
+
+OPERATIONS: Final = 10_100
+KILLS: Final = 5
+PAUSES: Final = 5
+CLAIMERS: Final = 4
+GENERATIONS: Final = 150
+"""Keys that each of them claims, one after the other."""
+GIVES_UP: Final = 0.2
+"""Of those that got a lease: they leave without a value, and the next one gets it."""
+CALL_TIMEOUT_S: Final = 60.0
+POOL_TIMEOUT_S: Final = 200.0
+
+spawn = multiprocessing.get_context("spawn")
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What one claim came to."""
+
+    key: str
+    began_ns: int
+    """When the lease was granted, or the value given."""
+    ended_ns: int
+    """When it was about to be given back."""
+    is_owner: bool
+    value: str | None
+    """What was stored, or was given; None: it was left without one."""
+    failure: str = ""
+
+
+class Claims(NamedTuple):
+    """What one claiming process does; importable by spawn."""
+
+    directory: str
+    seed: int
+    generations: int
+
+
+def run_claims(claims: Claims) -> list[Turn]:
+    """Claim key after key, as the others do; sometimes give up."""
+    random, turns = Random(claims.seed), list[Turn]()
+    with SyncCache(claims.directory, timeout_s=CALL_TIMEOUT_S, autostart=True) as cache:
+        for generation in range(claims.generations):
+            key = f"lease {generation}"
+            try:
+                with cache.claim_dataset(key, timeout_s=CALL_TIMEOUT_S) as claim:
+                    began_ns = time.monotonic_ns()
+                    if not claim.is_owner:
+                        turns.append(Turn(key, began_ns, began_ns, is_owner=False, value=claim.value))
+                        continue
+                    time.sleep(random.uniform(0, 0.01))
+                    value = None if random.random() < GIVES_UP else f"{claims.seed}.{generation}"
+                    turns.append(Turn(key, began_ns, time.monotonic_ns(), is_owner=True, value=value))
+                    if value is not None:
+                        claim.fulfil(value)
+            except CacheError as error:
+                failure = f"{type(error).__name__}: {error}"
+                turns.append(Turn(key, 0, 0, is_owner=False, value=None, failure=failure))
+    return turns
+
+
+def judge_turns(turns: Sequence[Turn], report: Report, where: str) -> None:
+    """One holds a key at a time, one stores it, and everybody who did not is given that."""
+    by: dict[str, list[Turn]] = {}
+    for turn in turns:
+        report.expect(not turn.failure, f"{where}: a claim of {turn.key} ended in {turn.failure}")
+        by.setdefault(turn.key, []).append(turn)
+    for key, all_turns in by.items():
+        held = sorted((turn for turn in all_turns if turn.is_owner), key=lambda turn: turn.began_ns)
+        for one, other in pairwise(held):
+            report.expect(one.ended_ns <= other.began_ns, f"{where}: two held {key} at once: {one} and {other}")
+        stored = [turn for turn in held if turn.value is not None]
+        report.expect(len(stored) <= 1, f"{where}: {key} was computed {len(stored)} times")
+        given = {turn.value for turn in all_turns if not turn.is_owner and not turn.failure}
+        wanted = {turn.value for turn in stored}
+        report.expect(given <= wanted, f"{where}: {key} was given as {given}, and stored as {wanted}")
+        given_at = [turn.began_ns for turn in all_turns if not turn.is_owner and not turn.failure]
+        early = [began_ns for began_ns in given_at if stored and began_ns < stored[0].ended_ns]
+        report.expect(not early, f"{where}: {key} was given before it was stored")
+    report.count("claims", len(turns))
+
+
+def attack(
+    report: Report, rounds: range, bug: str | None = None, operations: int = OPERATIONS, kills: int = KILLS
+) -> None:
+    """Registers and leases at the same time, in one directory, while the daemon is killed and stopped."""
+    for number in rounds:
+        where = f"round {number}"
+        with scratch() as top:
+            directory = top / ".motools"
+            directory.mkdir()
+            planted = None if bug is None else DaemonProcess(directory, bug=bug)
+            try:
+                _round(report, where, directory, number, operations, kills if bug is None else 0)
+            finally:
+                if planted is None:
+                    end_daemon(directory)
+                else:
+                    planted.kill()
+        report.rounds += 1
+
+
+def _round(report: Report, where: str, directory: Path, number: int, operations: int, kills: int) -> None:
+    made = plans(directory, operations=operations)
+    made = [msgspec.structs.replace(plan, seed=plan.seed + 100 * number) for plan in made]
+    made[0] = msgspec.structs.replace(made[0], kills=kills)
+    made[1] = msgspec.structs.replace(made[1], pauses=PAUSES if kills else 0)
+    turns: list[Turn] = []
+    claims = [Claims(str(directory), 10 * number + one, GENERATIONS) for one in range(CLAIMERS)]
+
+    def claim() -> None:
+        with spawn.Pool(CLAIMERS) as pool:
+            for found in pool.map_async(run_claims, claims, chunksize=1).get(POOL_TIMEOUT_S):
+                turns.extend(found)
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    records = carry_out(made)
+    thread.join(POOL_TIMEOUT_S + TIMEOUT_S)
+    report.expect(not thread.is_alive(), f"{where}: claims did not come back")
+    histories = by_key(records)
+    report.count("operations", sum(len(history) for history in histories.values()))
+    report.count("kills", sum(record.kills for record in records))
+    report.count("pauses", sum(record.pauses for record in records))
+    try:
+        violation = find_violation(histories)
+    except UndecidedError:
+        report.count("histories that could not be judged")
+    else:
+        report.expect(violation is None, f"{where}: {violation}")
+    judge_turns(turns, report, where)
+
+
+ATTACK = Attack(
+    name="linearizable",
+    promise="linearizable",
+    says="gets, sets, clears and claims of twelve processes with warm caches, over `kill -9` and SIGSTOP of the daemon",
+    wanted="100,000 operations, 50 kills, 50 pauses, 0 violations",
+    rounds=10,
+    chunk=1,
+    run=attack,
+)
