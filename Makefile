@@ -49,7 +49,9 @@ test: $(VENV)/.ready-test
 	$(IN_SHORT_TMPDIR) $(PY) -m pytest -m alone
 
 # The long form of every attack, or of PART; goes on where it was interrupted. Writes docs/reliability.md.
+# The fuzzer has wheels for some Pythons only; without it its part is skipped, with the reason.
 torture: $(VENV)/.ready-test
+	-$(PY) -m pip install --quiet --only-binary :all: 'atheris>=2.3'
 	$(IN_SHORT_TMPDIR) $(PY) -m tests.faults.torture $(PART)
 
 # Apart from the checks: it costs a tenth of their time.

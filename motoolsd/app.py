@@ -28,13 +28,13 @@ from motoolsd.adapters.clock import SystemClock
 from motoolsd.adapters.directory import CacheDirectory, open_directory
 from motoolsd.adapters.filetree import DirectoryTree
 from motoolsd.adapters.lock import DirectoryLock, hold_lock
-from motoolsd.adapters.manager import ServiceManager, check_listener
 from motoolsd.adapters.memory import give_back
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.replacement import finish_replacement
 from motoolsd.adapters.socket import open_listener, peer_credentials
 from motoolsd.adapters.stamps import Stamps, map_stamps
+from motoolsd.adapters.systemd import ServiceManager, check_listener
 from motoolsd.core.errors import NoRoom, RequestError
 from motoolsd.core.settings import Settings, parse_settings
 from motoolsd.core.slots import ALL, Slots
@@ -234,23 +234,8 @@ def _build(
         ends_when_idle=options.started_by == "client" or manager.listener is not None,
         on_stop=manager.say_stopping,
     )
-    return Parts(
-        directory,
-        lock,
-        store,
-        settings,
-        options,
-        clock,
-        writer,
-        engine,
-        processes,
-        users,
-        slots,
-        listener,
-        running,
-        reserve,
-        manager,
-    )
+    built = (writer, engine, processes, users, slots, listener, running, reserve, manager)
+    return Parts(directory, lock, store, settings, options, clock, *built)
 
 
 async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:

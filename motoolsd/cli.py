@@ -21,10 +21,10 @@ import typer
 from motoolsd.adapters.directory import CacheDirectory
 from motoolsd.adapters.logfile import LogFile
 from motoolsd.adapters.loglimit import LineLimit
-from motoolsd.adapters.manager import ServiceManager
 from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
 from motoolsd.adapters.readiness import ReadinessPipe
+from motoolsd.adapters.systemd import ServiceManager
 from motoolsd.app import Options, run_daemon
 from motoolsd.core.errors import AlreadyRunning, RequestError, StartFailed
 from motoolsd.doctor import examine, mend

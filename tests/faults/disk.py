@@ -22,7 +22,7 @@ NO_LOG_FLUSH: Final = 2
 UNMOUNT_ATTEMPTS: Final = 100
 UNMOUNT_PAUSE_S: Final = 0.05
 Kind = Literal["ext4", "xfs"]
-_MAKE: Final[dict[Kind, list[str]]] = {
+MAKE: Final[dict[Kind, list[str]]] = {
     # Without reserved blocks, which root may use and others may not.
     "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
@@ -91,7 +91,7 @@ def loop_disk(top: Path, kind: Kind, *, size_bytes: int = 0, options: str = "") 
     image, mount_point = top / f"{kind}.img", top / f"{kind}"
     with image.open("wb") as file:
         file.truncate(max(size_bytes, SIZE_MIN_BYTES[kind]))
-    _run(*_MAKE[kind], str(image))
+    _run(*MAKE[kind], str(image))
     mount_point.mkdir()
     disk = LoopDisk(image, mount_point, kind, options)
     try:
