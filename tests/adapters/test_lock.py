@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -86,3 +89,57 @@ def test_lock_file_that_is_a_link_is_refused(directory: CacheDirectory, cache_di
     with pytest.raises(StartFailed, match="cannot be opened"), hold_lock(directory, now=NOW):
         pass
     assert not (cache_dir.parent / "outside").exists()
+
+
+HOLD = """
+import signal, sys, time
+from motoolsd.adapters.directory import open_directory
+from motoolsd.adapters.lock import hold_lock
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(1) if sys.argv[2] == "polite" else None)
+with open_directory(sys.argv[1]) as directory, hold_lock(directory, now="then"):
+    print("held", flush=True)
+    while not ended:
+        time.sleep(0.01)
+    time.sleep(0.1)  # as one that drains
+"""
+
+
+def holder(cache_dir: Path, manners: str) -> subprocess.Popen[str]:
+    """Another process that holds the lock, and ends at SIGTERM if it is polite."""
+    command = [sys.executable, "-c", HOLD, str(cache_dir), manners]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_holder_is_asked_to_end_and_followed(directory: CacheDirectory, cache_dir: Path) -> None:
+    """Whoever was given its socket takes over: SIGTERM, then the lock once it is free, also of a stopped process."""
+    with holder(cache_dir, "polite") as process:
+        process.send_signal(signal.SIGSTOP)
+        with hold_lock(directory, now=NOW, takes_over_s=20.0):
+            assert process.wait(10) == 0
+            assert any(f"pid {process.pid}" in note for note in directory.notes)
+
+
+def test_holder_that_does_not_end_is_named(directory: CacheDirectory, cache_dir: Path) -> None:
+    """After the time that it may take."""
+    with holder(cache_dir, "rude") as process:
+        refused = pytest.raises(AlreadyRunning, match=f"pid {process.pid}")
+        with refused, hold_lock(directory, now=NOW, takes_over_s=0.3):
+            pass
+        process.kill()
+
+
+def test_process_that_only_has_the_number_is_left_alone(directory: CacheDirectory, cache_dir: Path) -> None:
+    """The lock file may be older than whoever has that pid now."""
+    with subprocess.Popen(["sleep", "60"]) as bystander, open_directory(str(cache_dir)) as again:
+        with hold_lock(again, now=NOW):
+            stale = Owner(bystander.pid, 1, boot_id=boot_id())
+            (cache_dir / LOCK).write_bytes(msgspec.json.encode(stale))
+            with pytest.raises(AlreadyRunning), hold_lock(directory, now=NOW, takes_over_s=0.2):
+                pass
+        assert bystander.poll() is None
+        bystander.kill()

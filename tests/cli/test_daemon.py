@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from motools.cache import DaemonNotRunning, control
+from motools.cache import DaemonNotRunning, control, units
 from motools.cli import logs
 from motoolsd.wire.messages import Status
 from tests.cli.conftest import Motools
@@ -165,3 +165,52 @@ def test_run_that_cannot_be_says_why(motools: Motools, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     done = motools("daemon", "run", "-d", "/cache")
     assert done == (1, "", "motools: error: /nowhere/python cannot be run: No such file or directory\n")
+
+
+def test_stop_of_a_unit_says_that_its_socket_starts_it_again(motools: Motools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And how to end that."""
+    for name in ("is_managed", "stop", "is_listening"):
+        monkeypatch.setattr(units, name, answering(True))
+    code, out, said = motools("daemon", "stop", "-d", "/a b")
+    assert (code, out) == (0, "")
+    assert said.splitlines()[0] == "stopped: the service that served /a b"
+    assert "starts it again for the next job" in said
+    assert "motools daemon uninstall --cache-dir '/a b'" in said
+
+
+def test_start_and_restart_of_a_unit_ask_the_user_manager(motools: Motools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the daemon itself, which is there by then."""
+    asked: list[str] = []
+    monkeypatch.setattr(units, "is_managed", answering(True))
+    for name in ("start", "restart"):
+        monkeypatch.setattr(units, name, lambda _directory, name=name: asked.append(name))
+    monkeypatch.setattr(control, "start_daemon", answering((STATUS, True)))
+    assert motools("daemon", "start", "-d", "/c")[0] == 0
+    assert motools("daemon", "restart", "-d", "/c")[0] == 0
+    assert asked == ["start", "restart", "start"]
+
+
+@pytest.mark.parametrize(("enable", "lingers"), [(False, False), (True, True)])
+def test_install_says_what_is_still_to_do(
+    motools: Motools, monkeypatch: pytest.MonkeyPatch, *, enable: bool, lingers: bool
+) -> None:
+    """Enabling it, and lingering, each with the command to type."""
+    linger = units.Linger(lingers, "u")
+    done = units.Installation("motoolsd@c.socket", Path("/units"), linger)
+    monkeypatch.setattr(units, "install", lambda _directory, *, enable: done if enable in (True, False) else None)
+    code, out, said = motools("daemon", "install", "-d", "/c", *(["--enable"] if enable else []))
+    assert (code, out) == (0, "")
+    assert said.startswith("installed: motoolsd@c.socket in /units\n")
+    assert ("systemctl --user enable --now 'motoolsd@c.socket'" in said) is not enable
+    assert ("loginctl enable-linger u" in said) is not lingers
+
+
+@pytest.mark.parametrize(("was_there", "said"), [(True, "uninstalled: "), (False, "not installed: ")])
+def test_uninstall_says_whether_there_was_any(
+    motools: Motools, monkeypatch: pytest.MonkeyPatch, *, was_there: bool, said: str
+) -> None:
+    """Both are done."""
+    monkeypatch.setattr(units, "uninstall", answering(was_there))
+    code, _, words = motools("daemon", "uninstall", "-d", "/c")
+    assert code == 0
+    assert words.startswith(said)

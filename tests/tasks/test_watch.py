@@ -11,7 +11,7 @@ import pytest
 
 from motoolsd.core.errors import StorageFailed
 from motoolsd.engine.engine import Engine
-from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch
+from motoolsd.tasks.watch import run_edit_watch, run_idle_watch, run_ownership_watch, run_watchdog
 from tests.fakes import FakeClock
 
 AsyncFunction = Callable[[], Coroutine[Any, Any, None]]
@@ -157,3 +157,21 @@ async def test_changed_timeout_holds_at_the_next_look() -> None:
         assert idleness.reasons == ["idle for 5 s"]
 
     await run_with(idleness.watch, script)
+
+
+async def test_watchdog_is_fed_at_once_and_then_regularly() -> None:
+    """A feed that does not come back is followed by none."""
+    clock, fed, stuck = FakeClock(), [], anyio.Event()
+
+    async def feed() -> None:
+        fed.append(clock.monotonic_s())
+        if len(fed) == 4:
+            await stuck.wait()
+
+    async def script() -> None:
+        await clock.advance(20.0)
+        assert len(fed) == 3
+        await clock.advance(1_000.0)
+        assert len(fed) == 4
+
+    await run_with(lambda: run_watchdog(feed, clock, 10.0), script)
