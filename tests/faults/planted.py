@@ -11,10 +11,16 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import Any
 
+import anyio
+
+from motoolsd.adapters.clock import SystemClock
 from motoolsd.cli import main
+from motoolsd.core.deadlines import Moment
 from motoolsd.core.slots import Slots
+from motoolsd.engine.claims import Claims
 from motoolsd.engine.writer import Writer
 from motoolsd.store import commits, connection, reads
 from motoolsd.store.commits import Source
@@ -97,6 +103,25 @@ def _believe_every_row() -> None:
     setattr(reads, "_sound", lambda *_: True)  # noqa: B010
 
 
+def _leases_by_the_wall() -> None:
+    """End each lease that the wall clock says is ten minutes old."""
+
+    async def run_expiry(self: Claims) -> None:
+        while True:
+            await anyio.sleep(0.05)
+            now_s = SystemClock().moment().wall_s
+            old = [one for one in self.leases() if now_s - datetime.fromisoformat(one.since).timestamp() > 600.0]
+            self.revoke(old)
+
+    setattr(Claims, "run_expiry", run_expiry)  # noqa: B010
+
+
+def _deadlines_by_the_wall() -> None:
+    """Ask the clock on the wall whether a time is over, and measure by it how long something took."""
+    setattr(Moment, "is_over", lambda self, now: self.wall_s <= now.wall_s)  # noqa: B010
+    setattr(SystemClock, "monotonic_s", lambda self: self.moment().wall_s)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -104,6 +129,8 @@ BUGS: dict[str, Callable[[], None]] = {
     "retry as new": _retry_as_new,
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
+    "leases by the wall": _leases_by_the_wall,
+    "deadlines by the wall": _deadlines_by_the_wall,
 }
 
 
