@@ -5,6 +5,7 @@ Each test of a fault runs once more against a daemon that breaks the promise: a 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import time
@@ -16,7 +17,9 @@ from typing import Any
 
 import anyio
 
+from motoolsd import app
 from motoolsd.adapters.clock import SystemClock
+from motoolsd.adapters.socket import peer_credentials
 from motoolsd.cli import main
 from motoolsd.core.deadlines import Moment
 from motoolsd.core.slots import Slots
@@ -122,6 +125,11 @@ def _deadlines_by_the_wall() -> None:
     setattr(SystemClock, "monotonic_s", lambda self: self.moment().wall_s)  # noqa: B010
 
 
+def _ask_no_peer() -> None:
+    """Take everybody who connects for ourselves."""
+    setattr(app, "peer_credentials", lambda one: peer_credentials(one)._replace(uid=os.geteuid()))  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -129,6 +137,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "retry as new": _retry_as_new,
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
+    "ask no peer": _ask_no_peer,
     "leases by the wall": _leases_by_the_wall,
     "deadlines by the wall": _deadlines_by_the_wall,
 }
