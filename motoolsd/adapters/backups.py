@@ -189,9 +189,10 @@ class BackupFiles:
         ]
         return sorted(backups, key=lambda one: (one.made_at, one.modified_ns), reverse=True)
 
-    def remove_automatic(self, keep: int) -> int:
+    def remove_automatic(self, keep: int, *, latest: bytes | None = None) -> int:
         """Remove the oldest above a number; how many there were."""
-        surplus = self.automatic()[keep:]
+        # A clock that was set back has given the latest the name of the oldest: it is no candidate.
+        surplus = [one for one in self.automatic() if one.name != latest][keep - (latest is not None) :]
         if surplus:
             place = BACKUPS.encode()
             with describing(place), self._descent.opened((place,)) as directory:

@@ -15,13 +15,24 @@ from contextlib import contextmanager, suppress
 
 from motoolsd.core.errors import DirectoryMissing, PeerRefused, RequestError, StartFailed
 from motoolsd.core.filesystems import check_filesystem
-from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES
+from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES, LOCK, LOG, STAMPS
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 STATFS_SIZE_BYTES = 256
 """More than struct statfs takes on any Linux; its first word is f_type."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 CONFIG_SIZE_MAX_BYTES = 1024 * 1024
+ROOT_UID = 0
+"""Root needs no planted file: what it left in a cache, as in a container, is no intruder's."""
+_FILES = (
+    LOCK,
+    LOG,
+    STAMPS,
+    f"{STAMPS}.new",
+    CONFIG,
+    *(f"{DATABASE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
+)
+"""What is opened and believed. The socket is made anew; ballast and directories are used only if they are no links."""
 
 
 class CacheDirectory:
@@ -68,7 +79,9 @@ class CacheDirectory:
         """
         path = os.path.join(self.path, CONFIG)
         try:
-            descriptor = os.open(CONFIG, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.descriptor)
+            descriptor = os.open(
+                CONFIG, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=self.descriptor
+            )
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -95,7 +108,7 @@ def open_directory(path: str) -> Iterator[CacheDirectory]:
         PeerRefused: it belongs to another user.
         UnsupportedFilesystem: it lies on a network or FUSE file system.
         DirectoryMissing: it cannot be made or entered.
-        StartFailed: it lies on a read-only file system.
+        StartFailed: it lies on a read-only file system, or one of its files is a link, or somebody else's.
     """
     with _describing(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -109,6 +122,7 @@ def open_directory(path: str) -> Iterator[CacheDirectory]:
             check_filesystem(filesystem_type(descriptor), path)
             _check_writable(path, descriptor)
             _take_away_write_permission(directory)
+            _check_files(directory)
             _make_parts(directory)
         yield directory
     finally:
@@ -165,6 +179,24 @@ def _take_away_write_permission(directory: CacheDirectory) -> None:
     if mode & 0o022:
         os.fchmod(directory.descriptor, mode & ~0o022)
         directory.notes.append(f"{directory.path} was writable by others (mode {mode:o}): that was taken away")
+
+
+def _check_files(directory: CacheDirectory) -> None:
+    """Before one is opened: while others could write to the directory, they may have put something there."""
+    for name in _FILES:
+        path = os.path.join(directory.path, name)
+        try:
+            found = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(found.st_mode):
+            message = (
+                f"{path} is a link: nothing of a cache is reached through one. Remove it, or put the file itself there"
+            )
+            raise StartFailed(message)
+        if found.st_uid not in (os.geteuid(), ROOT_UID):
+            remedy = f"Remove it, or if you know what it is, make it yours (`sudo chown {os.geteuid()} {path}`)"
+            raise PeerRefused(f"{path} belongs to uid {found.st_uid}. {remedy}", owner=found.st_uid)
 
 
 def _read_text(path: str, descriptor: int) -> str:

@@ -130,8 +130,12 @@ class BackupFiles(Protocol):
         """
         ...
 
-    def remove_automatic(self, keep: int) -> int:
+    def remove_automatic(self, keep: int, *, latest: bytes | None = None) -> int:
         """Remove all but so many, the oldest first; how many went.
+
+        Args:
+            keep: how many stay.
+            latest: stays whatever the others are called; None: the one with the latest name is it.
 
         Raises:
             TreeError: one cannot be removed.

@@ -181,7 +181,8 @@ class Backups:
             stopped.set()
         # What was stored while it was copied is in it or not: it counts as changed since.
         await self._writer.change(SetFact(LAST_BACKUP, _encoder.encode(LastBackup(now, found.text))))
-        await run_on_disk(lambda: self._files.backups.remove_automatic(self.settings.backups_keep))
+        keep = self.settings.backups_keep
+        await run_on_disk(lambda: self._files.backups.remove_automatic(keep, latest=name))
         logger.info("cache.db was backed up to backups/%s", os.fsdecode(name))
         return True
 

@@ -146,6 +146,17 @@ def test_oldest_automatic_backups_go(files: BackupFiles, place: Path) -> None:
     assert files.remove_automatic(2) == 0
 
 
+def test_backup_of_a_clock_that_was_set_back_is_not_the_oldest(files: BackupFiles, place: Path) -> None:
+    """It was made last, whatever its name says: of the others the oldest go."""
+    for day in range(1, 4):
+        make_automatic(files, f"2026020{day}T000000Z")
+    latest = make_automatic(files, "20260101T000000Z")
+    assert files.remove_automatic(2, latest=latest) == 2
+    assert names_in(place / "backups") == ["cache-20260101T000000Z.db", "cache-20260203T000000Z.db"]
+    assert files.remove_automatic(1, latest=latest) == 1
+    assert names_in(place / "backups") == ["cache-20260101T000000Z.db"]
+
+
 def test_what_a_kill_left_goes_with_the_next_backup(files: BackupFiles, place: Path) -> None:
     """It is no backup, and takes room."""
     (place / "backups").mkdir()

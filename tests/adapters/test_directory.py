@@ -10,7 +10,7 @@ import pytest
 from motoolsd.adapters import directory as directory_module
 from motoolsd.adapters.directory import CONFIG_SIZE_MAX_BYTES, CacheDirectory, filesystem_type, open_directory
 from motoolsd.core.errors import DirectoryMissing, PeerRefused, StartFailed, UnsupportedFilesystem
-from motoolsd.wire.names import CONFIG, FILE_CATEGORIES
+from motoolsd.wire.names import CONFIG, DATABASE, FILE_CATEGORIES, LOCK, LOG, STAMPS
 
 
 def mode_of(path: Path) -> int:
@@ -135,3 +135,26 @@ def test_configuration_that_cannot_be_read_is_refused(directory: CacheDirectory,
     path.symlink_to(CONFIG)
     with pytest.raises(StartFailed, match="cannot be read"):
         directory.read_config()
+
+
+@pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", CONFIG, LOCK, LOG, STAMPS])
+def test_link_that_somebody_has_planted_keeps_the_daemon_from_starting(name: str, cache_dir: Path) -> None:
+    """Nothing is read or written where it leads, and what to do is said."""
+    cache_dir.mkdir()
+    outside = cache_dir.parent / "outside"
+    outside.write_text("precious")
+    (cache_dir / name).symlink_to(outside)
+    with pytest.raises(StartFailed, match=f"{name} is a link.* Remove it"), open_directory(str(cache_dir)):
+        pass
+    assert [path.name for path in cache_dir.iterdir()] == [name]
+    assert outside.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_file_that_another_user_has_planted_keeps_the_daemon_from_starting(cache_dir: Path) -> None:
+    """A budget of one byte would evict everything."""
+    cache_dir.mkdir()
+    (cache_dir / CONFIG).write_text('max_size = "1B"\n')
+    os.chown(cache_dir / CONFIG, 20_001, -1)
+    with pytest.raises(PeerRefused, match=r"belongs to uid 20001. Remove it"), open_directory(str(cache_dir)):
+        pass

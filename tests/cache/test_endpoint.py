@@ -143,3 +143,14 @@ def test_disk_that_fails_is_no_mistake_of_the_callers(cache_dir: Path, monkeypat
     monkeypatch.setattr("os.stat", fail)
     with pytest.raises(DaemonNotRunning, match=r"cannot be read \(Input/output error\): see the kernel log"):
         open_socket(str(cache_dir), timeout_s=1.0)
+
+
+def test_link_in_place_of_the_socket_leads_to_no_daemon_of_another_cache(cache_dir: Path, short_dir: Path) -> None:
+    """Its uid would be ours: what is meant for one cache would be stored in another."""
+    cache_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(short_dir / "other"))
+        other.listen()
+        (cache_dir / "motoolsd.sock").symlink_to(short_dir / "other")
+        with pytest.raises(PeerRefused, match=r"is a link.*Remove it"):
+            open_socket(str(cache_dir), timeout_s=1.0)

@@ -152,6 +152,19 @@ async def test_so_many_backups_stay(open_bench: OpenBench) -> None:
         assert [len(datasets(path)) for path in automatic(bench)] == [4, 3]
 
 
+async def test_backup_that_was_just_made_stays_after_the_clock_was_set_back(
+    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is that of an older one then."""
+    async with open_bench(backups_keep=1) as bench:
+        for day, name in enumerate("dcba", 1):
+            monkeypatch.setattr(bench.clock, "utc_text", lambda day=day: f"2026-01-{31 - day} 00:00:00.000")
+            await bench.write(put_dataset(name))
+            assert await bench.engine.backups.keep_up()
+            assert [len(datasets(path)) for path in automatic(bench)] == [day]
+            await pass_time(bench, DAY_S)
+
+
 async def test_no_backup_is_made_where_that_is_turned_off(open_bench: OpenBench) -> None:
     """An interval of 0."""
     async with open_bench(backup_interval=0) as bench:

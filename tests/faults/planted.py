@@ -14,19 +14,20 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import count
+from datetime import datetime
 from typing import Any
 
-import msgspec
+import anyio
 
 from motoolsd import app
 from motoolsd.adapters import lock
 from motoolsd.adapters.clock import SystemClock
-from motoolsd.adapters.socket import Credentials
+from motoolsd.adapters.socket import peer_credentials
 from motoolsd.cli import main
 from motoolsd.core.deadlines import Moment
 from motoolsd.core.leases import Change, Claimant, Key, Lease, LeaseTable
 from motoolsd.core.slots import Slots
+from motoolsd.engine.claims import Claims
 from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
 from motoolsd.server.connection import Connection
@@ -156,17 +157,6 @@ def _wait_for_the_disk() -> None:
     setattr(Index, "find", find_later)  # noqa: B010
 
 
-def _expire_by_the_wall_clock() -> None:
-    """Believe the clock that anybody can set."""
-    real = SystemClock.moment
-    boots = count()
-
-    def moment(self: SystemClock) -> Moment:
-        return msgspec.structs.replace(real(self), boot_id=f"boot {next(boots)}")
-
-    setattr(SystemClock, "moment", moment)  # noqa: B010
-
-
 def _keep_what_came() -> None:
     """Leak memory with every piece of data."""
     real, kept = Connection.data_received, list[bytes]()
@@ -213,16 +203,6 @@ def _keep_bad_frames() -> None:
     _on_bad_frame(lambda: kept.append(b"x" * 2_000_000))
 
 
-def _serve_everybody() -> None:
-    """Do not ask who connects."""
-    setattr(app, "peer_credentials", lambda _connection: Credentials(os.getpid(), os.geteuid(), 0))  # noqa: B010
-
-
-def _follow_links() -> None:
-    """Open whatever a path leads to."""
-    setattr(os, "O_NOFOLLOW", 0)  # noqa: B010
-
-
 def _guess_the_operation() -> None:
     """Take what is not known for a lookup."""
     real = ServerSession.next_event
@@ -247,6 +227,30 @@ def _grant_held_leases() -> None:
     setattr(LeaseTable, "claim", claim)  # noqa: B010
 
 
+def _leases_by_the_wall() -> None:
+    """End each lease that the wall clock says is ten minutes old."""
+
+    async def run_expiry(self: Claims) -> None:
+        while True:
+            await anyio.sleep(0.05)
+            now_s = SystemClock().moment().wall_s
+            old = [one for one in self.leases() if now_s - datetime.fromisoformat(one.since).timestamp() > 600.0]
+            self.revoke(old)
+
+    setattr(Claims, "run_expiry", run_expiry)  # noqa: B010
+
+
+def _deadlines_by_the_wall() -> None:
+    """Ask the clock on the wall whether a time is over, and measure by it how long something took."""
+    setattr(Moment, "is_over", lambda self, now: self.wall_s <= now.wall_s)  # noqa: B010
+    setattr(SystemClock, "monotonic_s", lambda self: self.moment().wall_s)  # noqa: B010
+
+
+def _ask_no_peer() -> None:
+    """Take everybody who connects for ourselves."""
+    setattr(app, "peer_credentials", lambda one: peer_credentials(one)._replace(uid=os.geteuid()))  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -261,12 +265,12 @@ BUGS: dict[str, Callable[[], None]] = {
     "keep a descriptor": _keep_a_descriptor,
     "die of a bad frame": _die_of_a_bad_frame,
     "keep bad frames": _keep_bad_frames,
+    "ask no peer": _ask_no_peer,
+    "leases by the wall": _leases_by_the_wall,
+    "deadlines by the wall": _deadlines_by_the_wall,
     "grant held leases": _grant_held_leases,
-    "serve everybody": _serve_everybody,
-    "follow links": _follow_links,
     "guess the operation": _guess_the_operation,
     "wait for the disk": _wait_for_the_disk,
-    "expire by the wall clock": _expire_by_the_wall_clock,
 }
 
 

@@ -36,17 +36,20 @@ class Proxy:
         self._armed = meanwhile
 
     def serve(self) -> None:
-        """Accept until `close`."""
-        while self._listener in select.select([self._listener, self._end], [], [])[0]:
+        """Accept until `end`."""
+        while self._end not in select.select([self._listener, self._end], [], [])[0]:
             client, _ = self._listener.accept()
             thread = threading.Thread(target=self._pass, args=(client,))
             self._threads = [one for one in self._threads if one.is_alive()]
             self._threads.append(thread)
             thread.start()
 
-    def close(self) -> None:
-        """End every connection."""
+    def end(self) -> None:
+        """Accept nobody any more, and end every connection."""
         self._ended.close()
+
+    def close(self) -> None:
+        """Give the place back, once `serve` has returned."""
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -84,5 +87,6 @@ def open_proxy(directory: Path) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.close()
+        proxy.end()
         thread.join()
+        proxy.close()

@@ -47,6 +47,14 @@ def unavailable() -> str | None:
     return None if shutil.which(COMPILER) else f"needs {COMPILER}"
 
 
+def build_library(source: Path, top: Path) -> Path:
+    """Compile something for LD_PRELOAD into a directory; its path."""
+    library = top / f"{source.stem}.so"
+    command = [COMPILER, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", str(source), "-o", str(library), "-ldl"]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, "LC_ALL": "C"})
+    return library
+
+
 class Shim:
     """The shared page of one daemon; a daemon that is started later finds the same orders."""
 
@@ -116,10 +124,7 @@ class Shim:
 def open_shim() -> Iterator[Shim]:
     """A shim, compiled; its library and page are removed in the end."""
     with scratch() as top:
-        library = top / "shim.so"
-        command = [COMPILER, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-ldl"]
-        subprocess.run(command, check=True, timeout=60, env={**os.environ, "LC_ALL": "C"})
-        shim = Shim(library, top / "orders")
+        shim = Shim(build_library(SOURCE, top), top / "orders")
         try:
             yield shim
         finally:

@@ -40,7 +40,7 @@ def open_socket(directory: str, *, timeout_s: float) -> socket.socket:
     Raises:
         DaemonNotRunning: nothing listens there.
         DaemonBusy: it does not accept in time.
-        PeerRefused: directory or process belong to another user.
+        PeerRefused: directory or process belong to another user, or the socket's path is a link.
         CacheDirectoryMissing: there is no such directory.
     """
     try:
@@ -105,6 +105,9 @@ def exhausted(error: OSError) -> CacheUnavailable:
 
 def _connect(connection: socket.socket, directory: str) -> None:
     path = os.path.join(directory, SOCKET)
+    if os.path.islink(path):
+        # It may lead to the daemon of another cache of ours, and no check of its uid would tell.
+        raise PeerRefused(f"{path} is a link: a daemon listens at none. Remove it")
     try:
         if len(os.fsencode(path)) <= SOCKET_PATH_SIZE_MAX:
             connection.connect(path)

@@ -166,7 +166,9 @@ def _open_start_lock(directory: str) -> Iterator[int]:
 
 def _not_writable(path: str, error: OSError) -> CacheError:
     remedy = "Check the owner, the permissions and the free space of the cache directory"
-    if error.errno == errno.EROFS:
+    if error.errno == errno.ELOOP:
+        remedy = "It is a link: remove it"
+    elif error.errno == errno.EROFS:
         remedy = "Mount its file system writable, or copy the cache directory and name the copy with --cache-dir"
     refused = DaemonNotRunning(
         f"no daemon runs, and none can be started: {path} cannot be opened ({error.strerror}). {remedy}"

@@ -7,6 +7,7 @@ which modules would be imported, no PYTHON* or LD_PRELOAD, no open file, no sign
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -188,7 +189,12 @@ def _reap(starter: subprocess.Popen[bytes]) -> None:
 
 def _open_log(directory: str) -> int:
     path = os.path.join(directory, LOG)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _refused(f"{path} is a link. Remove it") from error
+        raise
 
 
 def _log_tail(directory: str) -> str:
