@@ -31,6 +31,7 @@ from motoolsd.adapters.lock import DirectoryLock, hold_lock
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.replacement import finish_replacement
+from motoolsd.adapters.signals import Signals
 from motoolsd.adapters.socket import open_listener, peer_credentials
 from motoolsd.adapters.stamps import Stamps, map_stamps
 from motoolsd.core.errors import NoRoom, RequestError
@@ -58,7 +59,6 @@ logger = logging.getLogger(__name__)
 
 RESERVED_DESCRIPTORS = 64
 """Open files that are not connections: database, log, lock, directories of a walk."""
-
 
 RELOADABLE = frozenset(
     {
@@ -126,6 +126,7 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
         RequestError: the daemon cannot start; `AlreadyRunning` if another one serves the directory.
     """
     clock = SystemClock()
+    signals = Signals()
     with ExitStack() as outermost:
         directory = outermost.enter_context(open_directory(options.cache_dir))
         prepare_log(directory)
@@ -143,7 +144,8 @@ async def run_daemon(options: Options, readiness: ReadinessPipe, prepare_log: Ca
             with suppress(RequestError):  # the look that follows soon says so
                 await reserve.keep()
             daemon = _build(directory, lock, stamps, store, settings, options, clock, reserve)
-            await _serve(daemon, listening, readiness)
+            await _serve(daemon, listening, readiness, signals)
+    signals.ignore()
     logger.info("stopped")
 
 
@@ -262,8 +264,9 @@ def _build(
     )
 
 
-async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
+async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe, signals: Signals) -> None:
     def on_ready() -> None:
+        signals.take()
         serving = (__version__, parts.directory.path, os.getpid(), SQLITE_VERSION)
         logger.info("motoolsd %s serves %s, pid %d, SQLite %s", *serving)
         # What is there now stays for good: the collector need not look at it again at each of its rounds.
@@ -285,7 +288,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         async with anyio.create_task_group() as requests:
             dispatcher = Dispatcher(parts.engine, parts.running, parts.clock, requests)
             async with anyio.create_task_group() as periodic:
-                _start_periodic(periodic, parts)
+                _start_periodic(periodic, parts, signals)
                 await parts.listener.serve(
                     listening,
                     dispatcher,
@@ -301,10 +304,10 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         parts.writer.close()
 
 
-def _start_periodic(group: TaskGroup, parts: Parts) -> None:
+def _start_periodic(group: TaskGroup, parts: Parts, signals: Signals) -> None:
     engine, clock, running, settings = parts.engine, parts.clock, parts.running, parts.settings
     interval_s = settings.watch_interval_s
-    group.start_soon(_watch_signals, running, Reloading(parts))
+    group.start_soon(_watch_signals, signals, running, Reloading(parts))
     group.start_soon(engine.run_loader)
     group.start_soon(engine.run_disposal)
     group.start_soon(engine.claims.run_expiry)
@@ -378,13 +381,12 @@ def _differing(one: Settings, other: Settings) -> set[str]:
     return {name for name in Settings.__struct_fields__ if getattr(one, name) != getattr(other, name)}
 
 
-async def _watch_signals(running: Running, reloading: Reloading) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                await reloading.reload()
-            else:
-                running.request_stop(signal.Signals(number).name)
+async def _watch_signals(signals: Signals, running: Running, reloading: Reloading) -> None:
+    while True:
+        if (number := await signals.receive()) == signal.SIGHUP:
+            await reloading.reload()
+        else:
+            running.request_stop(number.name)
 
 
 def _connections_max(settings: Settings) -> int:

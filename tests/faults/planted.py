@@ -5,6 +5,7 @@ Each test of a fault runs once more against a daemon that breaks the promise: a 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import time
@@ -13,9 +14,11 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from motoolsd.app import Running
 from motoolsd.cli import main
 from motoolsd.core.slots import Slots
 from motoolsd.engine.writer import Writer
+from motoolsd.server.connection import Connection
 from motoolsd.store import commits, connection, reads
 from motoolsd.store.commits import Source
 from motoolsd.store.outcomes import Outcome
@@ -97,6 +100,20 @@ def _believe_every_row() -> None:
     setattr(reads, "_sound", lambda *_: True)  # noqa: B010
 
 
+def _exit_at_once() -> None:
+    """Take SIGTERM for the end: nothing is answered, closed or checkpointed."""
+
+    def exit_at_once(_running: Running, _reason: str) -> None:
+        os._exit(0)
+
+    setattr(Running, "request_stop", exit_at_once)  # noqa: B010
+
+
+def _cut_on_stop() -> None:
+    """Cut every connection at a stop, whatever it waits for."""
+    setattr(Connection, "drain", Connection.abort)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -104,6 +121,8 @@ BUGS: dict[str, Callable[[], None]] = {
     "retry as new": _retry_as_new,
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
+    "exit at once": _exit_at_once,
+    "cut on stop": _cut_on_stop,
 }
 
 
