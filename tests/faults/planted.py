@@ -5,6 +5,7 @@ Each test of a fault runs once more against a daemon that breaks the promise: a 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import sys
@@ -114,6 +115,11 @@ def _cut_on_stop() -> None:
     setattr(Connection, "drain", Connection.abort)  # noqa: B010
 
 
+def _take_no_lock() -> None:
+    """Open the lock file, and go on whoever holds it."""
+    setattr(fcntl, "flock", lambda *_: None)  # noqa: B010
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "answer before commit": _answer_before_commit,
     "never sync": _never_sync,
@@ -121,6 +127,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "retry as new": _retry_as_new,
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
+    "take no lock": _take_no_lock,
     "exit at once": _exit_at_once,
     "cut on stop": _cut_on_stop,
 }
