@@ -32,6 +32,7 @@ from motoolsd.adapters.memory import give_back
 from motoolsd.adapters.processes import SystemProcesses, host_name
 from motoolsd.adapters.readiness import ReadinessPipe
 from motoolsd.adapters.replacement import finish_replacement
+from motoolsd.adapters.signals import Signals
 from motoolsd.adapters.socket import open_listener, peer_credentials
 from motoolsd.adapters.stamps import Stamps, map_stamps
 from motoolsd.adapters.systemd import ServiceManager, check_listener
@@ -97,6 +98,7 @@ async def run_daemon(
         RequestError: the daemon cannot start; `AlreadyRunning` if another one serves the directory.
     """
     clock = SystemClock()
+    signals = Signals()
     with ExitStack() as outermost:
         directory = outermost.enter_context(open_directory(options.cache_dir))
         prepare_log(directory)
@@ -116,7 +118,8 @@ async def run_daemon(
             with suppress(RequestError):  # the look that follows soon says so
                 await reserve.keep()
             daemon = _build(directory, lock, stamps, store, settings, options, clock, reserve, manager)
-            await _serve(daemon, listening, readiness)
+            await _serve(daemon, listening, readiness, signals)
+    signals.ignore()
     logger.info("stopped")
 
 
@@ -238,8 +241,9 @@ def _build(
     return Parts(directory, lock, store, settings, options, clock, *built)
 
 
-async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe) -> None:
+async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPipe, signals: Signals) -> None:
     def on_ready() -> None:
+        signals.take()
         serving = (__version__, parts.directory.path, os.getpid(), SQLITE_VERSION)
         logger.info("motoolsd %s serves %s, pid %d, SQLite %s", *serving)
         # What is there now stays for good: the collector need not look at it again at each of its rounds.
@@ -262,7 +266,7 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         async with anyio.create_task_group() as requests:
             dispatcher = Dispatcher(parts.engine, parts.running, parts.clock, requests)
             async with anyio.create_task_group() as periodic:
-                _start_periodic(periodic, parts)
+                _start_periodic(periodic, parts, signals)
                 await parts.listener.serve(
                     listening,
                     dispatcher,
@@ -278,10 +282,10 @@ async def _serve(parts: Parts, listening: socket.socket, readiness: ReadinessPip
         parts.writer.close()
 
 
-def _start_periodic(group: TaskGroup, parts: Parts) -> None:
+def _start_periodic(group: TaskGroup, parts: Parts, signals: Signals) -> None:
     engine, clock, running, settings = parts.engine, parts.clock, parts.running, parts.settings
     interval_s = settings.watch_interval_s
-    group.start_soon(_watch_signals, parts)
+    group.start_soon(_watch_signals, signals, parts)
     if parts.manager.is_there:
         feed_interval_s = parts.manager.feed_interval_s or settings.budget_interval_s
         group.start_soon(run_watchdog, partial(_feed, parts), clock, feed_interval_s)
@@ -343,7 +347,7 @@ def _status_text(parts: Parts) -> str:
     )
 
 
-async def _watch_signals(parts: Parts) -> None:
+async def _watch_signals(signals: Signals, parts: Parts) -> None:
     running, manager = parts.running, parts.manager
 
     def apply(settings: Settings) -> None:
@@ -352,14 +356,13 @@ async def _watch_signals(parts: Parts) -> None:
 
     read = partial(_read_settings, parts.directory, parts.options)
     reloading = Reloading(parts.settings, read, apply, parts.store.set_durability)
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                manager.say_reloading()
-                await reloading.reload()
-                manager.say_ready(_status_text(parts))
-            else:
-                running.request_stop(signal.Signals(number).name)
+    while True:
+        if (number := await signals.receive()) == signal.SIGHUP:
+            manager.say_reloading()
+            await reloading.reload()
+            manager.say_ready(_status_text(parts))
+        else:
+            running.request_stop(number.name)
 
 
 def _connections_max(settings: Settings) -> int:

@@ -67,6 +67,27 @@ def test_stop_signal_leaves_nothing_behind(cache_dir: Path, number: signal.Signa
     assert rows(cache_dir) == {"a"}
 
 
+def test_stop_signal_that_is_repeated_is_one_stop(cache_dir: Path) -> None:
+    """Whoever is impatient does not keep the daemon from its last checkpoint, nor from saying that all is well."""
+    with running(cache_dir) as daemon:
+        with daemon.connect() as guest:
+            guest.ask(put_dataset("a"))
+        deadline = time.monotonic() + TIMEOUT_S
+        while daemon.process.poll() is None and time.monotonic() < deadline:
+            daemon.signal(signal.SIGTERM)
+            time.sleep(0.0005)
+        assert daemon.wait()[0] == 0
+    assert names_in(cache_dir) == PARTS
+
+
+def test_stop_signal_right_after_readiness_is_a_stop(cache_dir: Path) -> None:
+    """Whoever starts a daemon may think better of it: it ends as always, and is not killed."""
+    for _ in range(3):
+        daemon = DaemonProcess(cache_dir)
+        assert daemon.stop()[0] == 0
+        assert names_in(cache_dir) == PARTS
+
+
 def test_stop_signal_lets_what_is_in_flight_finish(cache_dir: Path) -> None:
     """Whatever was acknowledged is on disk; whoever had a request open has an answer or an end of the stream."""
     with running(cache_dir) as daemon, daemon.connect() as guest:

@@ -126,6 +126,11 @@ def _exit_at_once() -> None:
     setattr(Running, "request_stop", request_stop)  # noqa: B010
 
 
+def _cut_on_stop() -> None:
+    """Cut every connection at a stop, whatever it waits for."""
+    setattr(Connection, "drain", Connection.abort)  # noqa: B010
+
+
 def _no_lock() -> None:
     """Serve a directory that another daemon serves."""
     setattr(lock, "_take", lambda *_: None)  # noqa: B010
@@ -259,6 +264,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "never stamp": _never_stamp,
     "believe every row": _believe_every_row,
     "exit at once": _exit_at_once,
+    "cut on stop": _cut_on_stop,
     "no lock": _no_lock,
     "keep the connection": _keep_the_connection,
     "keep what came": _keep_what_came,
