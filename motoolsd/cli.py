@@ -210,8 +210,9 @@ def _open_log(directory: CacheDirectory, *, in_foreground: bool) -> None:
         directory.notes.append(f"there is no log: {LOG} cannot be made ({error.strerror})")
     if in_foreground or not handlers:
         handlers.append(logging.StreamHandler(sys.stderr))
+    limit = LineLimit()
     for handler in handlers:
-        handler.addFilter(LineLimit())
+        handler.addFilter(limit)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers)
 
 

@@ -67,6 +67,10 @@ class FakeClock:
         heapq.heappush(self._sleepers, (self._now_s + seconds, next(self._order), woken))
         await woken.wait()
 
+    async def tick(self, interval_s: float) -> None:
+        """As `sleep`: what a test advances is what passes."""
+        await self.sleep(interval_s)
+
     async def advance(self, seconds: float) -> None:
         """Let time pass: whoever sleeps wakes at its own moment, and runs until it sleeps again."""
         await anyio.wait_all_tasks_blocked()

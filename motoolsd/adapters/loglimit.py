@@ -15,8 +15,14 @@ KINDS_MAX: Final = 256
 """Kinds that are remembered: more than this program has."""
 
 
+_IS_SAID: Final = "is_said"
+
+
 class LineLimit(logging.Filter):
-    """Lets records of a handler through, or leaves them out. A kind is a logger and the text before its arguments."""
+    """Lets records through, or leaves them out; one for all handlers of a process.
+
+    A kind is a logger and the text before its arguments.
+    """
 
     def __init__(self, lines_per_second: int = LINES_PER_SECOND) -> None:
         """Nothing was said yet."""
@@ -28,7 +34,13 @@ class LineLimit(logging.Filter):
         self._seen: set[tuple[str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is to be written; with what was left out before it in its text."""
+        """Whether it is to be written; with what was left out before it in its text. All handlers get one answer."""
+        if (is_said := getattr(record, _IS_SAID, None)) is None:
+            is_said = self._decide(record)
+            setattr(record, _IS_SAID, is_said)
+        return bool(is_said)
+
+    def _decide(self, record: logging.LogRecord) -> bool:
         if (second := int(record.created)) != self._second:
             self._second, self._said = second, 0
         kind = (record.name, str(record.msg)[:100])

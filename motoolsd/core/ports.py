@@ -35,6 +35,10 @@ class Clock(Protocol):
         """Pause. Cancellation: leaves at once."""
         ...
 
+    async def tick(self, interval_s: float) -> None:
+        """Pause for an interval at most: all that tick alike wake at the same moments, and the processor once."""
+        ...
+
 
 class TreeError(Exception):
     """The tree cannot be changed as asked; nothing was changed.

@@ -168,7 +168,8 @@ class Listener:
                     logger.warning("no file descriptors are left: nobody new is accepted until some are free")
                     server.close()
                     server = None
-                with anyio.move_on_after(DESCRIPTORS_LOOK_S):
+                # At full seconds, as all that looks around regularly.
+                with anyio.move_on_after(DESCRIPTORS_LOOK_S - self._monotonic_s() % DESCRIPTORS_LOOK_S):
                     await stop.wait()
         finally:
             if server is not None:

@@ -30,7 +30,7 @@ async def run_signing(nearest: Nearest, clock: Clock, interval_s: float) -> None
                 await clock.sleep(SLICE_PAUSE_S)
         except RequestError as error:
             logger.warning("entries are not signed for now: %s", error.message)
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
 
 
 async def run_folding(reporting: Reporting, clock: Clock) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 async def run_usage_flush(engine: Engine, clock: Clock, interval_s: float) -> None:
     """Write the usage counts now and then. Runs until cancelled."""
     while True:
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
         engine.flush_usage_nowait()
 
 
@@ -36,7 +36,7 @@ async def run_budget(budget: Budget, clock: Clock, interval_s: float) -> None:
             await budget.enforce()
         except RequestError as error:
             logger.error("the budget was not looked at: %s", error.message)
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
 
 
 async def run_reserve(reserve: Reserve, clock: Clock, interval_s: float) -> None:
@@ -46,7 +46,7 @@ async def run_reserve(reserve: Reserve, clock: Clock, interval_s: float) -> None
             await reserve.keep()
         except RequestError as error:
             logger.error("the ballast was not looked at: %s", error.message)
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
 
 
 async def run_pins(protection: Protection, clock: Clock, interval_s: float) -> None:
@@ -56,7 +56,7 @@ async def run_pins(protection: Protection, clock: Clock, interval_s: float) -> N
             await protection.end_pins()
         except RequestError as error:
             logger.error("pins that are over stay for now: %s", error.message)
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
 
 
 async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s: float) -> None:
@@ -64,7 +64,7 @@ async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s
     done = seen = engine.writer.commits
     said: str | None = None
     while True:
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
         commits = engine.writer.commits
         if commits == seen and commits != done:
             try:
@@ -81,5 +81,5 @@ async def run_checkpoints(engine: Engine, store: Store, clock: Clock, interval_s
 async def run_trimming(give_back: Callable[[], bool], clock: Clock, interval_s: float) -> None:
     """Give memory that was freed back to the kernel, in a thread. Runs until cancelled."""
     while True:
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
         await anyio.to_thread.run_sync(give_back)

@@ -21,14 +21,14 @@ Stop = Callable[[str], None]
 async def run_ownership_watch(ownership: Ownership, clock: Clock, interval_s: float, abandon: Stop) -> None:
     """Abandon the directory when it or the lock file is no longer what the path leads to."""
     while ownership.is_intact():
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
     abandon("the cache directory or its lock file was removed or replaced")
 
 
 async def run_edit_watch(engine: Engine, clock: Clock, interval_s: float) -> None:
     """Notice when another program changes cache.db. Runs until cancelled."""
     while True:
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)
         try:
             await engine.notice_outside_edit()
         except RequestError as error:
@@ -48,7 +48,7 @@ async def run_idle_watch(
         stop: told the reason, once.
     """
     while (left_s := timeout_s() - idle_s()) > 0:
-        await clock.sleep(min(left_s, interval_s))
+        await (clock.tick(interval_s) if left_s > interval_s else clock.sleep(left_s))
     stop(f"idle for {timeout_s():g} s")
 
 
@@ -56,4 +56,4 @@ async def run_watchdog(feed: Callable[[], Awaitable[None]], clock: Clock, interv
     """Feed the service manager's watchdog. Runs until cancelled; a loop that stands still feeds nobody."""
     while True:
         await feed()
-        await clock.sleep(interval_s)
+        await clock.tick(interval_s)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from motoolsd.adapters.clock import SystemClock
+from motoolsd.adapters.clock import SystemClock, until_tick_s
 from motoolsd.core.ports import Clock
 from tests.fakes import FakeClock
 
@@ -62,3 +62,28 @@ async def test_sleep_can_be_cancelled(clock: Clock) -> None:
             group.start_soon(clock.sleep, 3600)
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
+
+
+async def test_tick_is_a_pause_of_an_interval_at_most(clock: Clock) -> None:
+    """Two that tick alike wake together."""
+    woken: list[float] = []
+
+    async def tick() -> None:
+        await clock.tick(0.05)
+        woken.append(clock.monotonic_s())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(tick)
+            group.start_soon(tick)
+            await let_pass(clock, 0.05)
+    assert woken[1] - woken[0] < 0.04
+
+
+@pytest.mark.parametrize(
+    ("now_s", "interval_s", "pause_s"),
+    [(100.0, 1.0, 1.0), (100.25, 1.0, 0.75), (100.25, 10.0, 9.75), (100.0, 0.25, 0.25), (100.125, 0.25, 0.125)],
+)
+def test_ticks_are_full_seconds_or_full_intervals(now_s: float, interval_s: float, pause_s: float) -> None:
+    """Never longer than asked for, and never nothing."""
+    assert until_tick_s(now_s, interval_s) == pytest.approx(pause_s)

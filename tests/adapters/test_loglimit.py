@@ -40,3 +40,18 @@ def test_clock_that_goes_back_silences_nobody() -> None:
     limit = LineLimit(lines_per_second=1)
     assert limit.filter(record(100.0))
     assert limit.filter(record(99.0))
+
+
+def test_handlers_write_the_same() -> None:
+    """A log file and a terminal: each line once in both, or in none."""
+    limit = LineLimit(lines_per_second=1)
+    first, second, third = record(100.0), record(100.1), record(101.0)
+    assert [limit.filter(one) for one in (first, first, second, second, third, third)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert third.getMessage().count("left out") == 1
