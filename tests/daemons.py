@@ -158,7 +158,7 @@ def running(
     finally:
         if daemon.process.poll() is None:
             daemon.signal(signal.SIGTERM)
-            daemon.wait()
+        daemon.wait()
 
 
 def wait_for_end(pid: int) -> None:
