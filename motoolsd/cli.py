@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from motoolsd.adapters.directory import CacheDirectory
-from motoolsd.adapters.logfile import LogFile
+from motoolsd.adapters.logfile import LogFile, open_log
 from motoolsd.adapters.loglimit import LineLimit
 from motoolsd.adapters.points import arm
 from motoolsd.adapters.processes import reset_inherited_state
@@ -197,10 +197,8 @@ def _has_uvloop() -> bool:
 
 
 def _open_log(directory: CacheDirectory, *, in_foreground: bool) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(LOG, flags, 0o600, dir_fd=directory.descriptor)
-        handlers: list[logging.Handler] = [LogFile(descriptor)]
+        handlers: list[logging.Handler] = [LogFile(open_log(directory.descriptor), directory.descriptor)]
     except OSError as error:
         if error.errno not in _NO_ROOM:
             message = f"{directory.path}/{LOG} cannot be opened: {error.strerror}"

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import pytest
 
-from motoolsd.adapters.logfile import LogFile
+from motoolsd.adapters.logfile import LogFile, open_log
+from motoolsd.wire.names import EARLIER_LOG, LOG
 
 
 @pytest.fixture
@@ -79,3 +80,39 @@ def test_record_that_cannot_be_formatted_fails_nobody(
     monkeypatch.setattr(logging, "raiseExceptions", False)
     log.handle(logging.LogRecord("motoolsd", logging.INFO, "", 0, "%d", ("x",), None))
     assert path.read_text() == ""
+
+
+@pytest.fixture
+def directory(short_dir: Path) -> Iterator[int]:
+    """Where a log is made."""
+    descriptor = os.open(short_dir, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_full_log_is_set_aside_and_begun_anew(directory: int, short_dir: Path) -> None:
+    """No line is lost or torn; the one before the last is gone."""
+    log = LogFile(open_log(directory), directory, size_max_bytes=100)
+    for number in range(30):
+        say(log, f"line {number:03}")
+    log.close()
+    said = (short_dir / EARLIER_LOG).read_text() + (short_dir / LOG).read_text()
+    assert said == "".join(f"line {number:03}\n" for number in range(30 - len(said) // 9, 30))
+    assert (short_dir / EARLIER_LOG).stat().st_size == 108
+    assert (short_dir / LOG).stat().st_mode & 0o777 == 0o600
+
+
+def test_log_that_cannot_be_set_aside_grows(directory: int, short_dir: Path) -> None:
+    """Lines count more than its size; nor is anybody else's file set aside."""
+    log = LogFile(open_log(directory), directory, size_max_bytes=10)
+    (short_dir / EARLIER_LOG).mkdir()
+    for _ in range(3):
+        say(log, "a line of some length")
+    assert (short_dir / LOG).read_text().count("\n") == 3
+    (short_dir / EARLIER_LOG).rmdir()
+    (short_dir / LOG).rename(short_dir / "moved")
+    (short_dir / LOG).write_text("somebody else's")
+    say(log, "a line of some length")
+    log.close()
+    assert (short_dir / LOG).read_text() == "somebody else's"
+    assert not (short_dir / EARLIER_LOG).exists()
