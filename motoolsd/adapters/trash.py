@@ -46,10 +46,15 @@ class Trash:
             self._check(path, look(source, name), seen)
             try:
                 with self._descent.opened(_place_of(removal), make=True) as target:
-                    self._rename(source, name, target, _name_of(number))
+                    try:
+                        self._rename(source, name, target, _name_of(number))
+                    except FileExistsError as error:
+                        reason = f"its place trash/{removal}/{number} is taken: remove what is there"
+                        raise TreeError(path, reason) from error
                     _check_arrived(_Move(path, source, name, target, removal, number), seen)
             except FileExistsError as error:
-                raise TreeError(path, f"its place trash/{removal}/{number} is taken") from error
+                reason = f"the trash, or trash/{removal}, is a link or no directory: remove it"
+                raise TreeError(path, reason) from error
 
     def _check(self, path: bytes, found: os.stat_result | None, seen: Seen) -> None:
         if found is None:

@@ -192,7 +192,7 @@ def test_trash_that_is_a_link_is_not_followed(tree: DirectoryTree, cache_dir: Pa
     write(cache_dir / "runs" / "file")
     (cache_dir / "trash").symlink_to(outside)
     (outside / "1").mkdir()
-    with pytest.raises(TreeError):
+    with pytest.raises(TreeError, match="is a link or no directory: remove it"):
         tree.move_to_trash(b"runs/file", 1, 0, seen(tree, b"runs/file"))
     with pytest.raises(TreeError):
         tree.move_back(1, 0, b"runs/back")
