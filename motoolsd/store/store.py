@@ -21,6 +21,7 @@ from motoolsd.core.leases import Lease
 from motoolsd.store import commits, reads, writes
 from motoolsd.store.commits import Source
 from motoolsd.store.connection import Connection, open_connection
+from motoolsd.store.failures import explain
 from motoolsd.store.leases import select_leases
 from motoolsd.store.reads import Filter, ListingPage, Slice, Values
 from motoolsd.wire.keys import Kind
@@ -35,6 +36,17 @@ READERS = 2
 
 MARGIN_BYTES = 1 << 20
 """More than what a checkpoint writes must be free for it: XFS counts as free what it needs for its own trees."""
+
+FAILED_SYNCS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
+
+
+class _SyncFailed(Exception):
+    """A checkpoint's sync failed: nothing is lost, and this connection is not to be used again."""
+
+    def __init__(self, failure: RequestError) -> None:
+        """Keep what is said of it."""
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class Store:
@@ -88,11 +100,20 @@ class Store:
     async def checkpoint(self, *, truncate: bool) -> None:
         """Move the write-ahead log into the database; with `truncate`, empty its file too.
 
+        Where a sync fails, the writer is replaced before anybody commits: Linux says of a failed write-back once, and
+        the next sync of the same descriptor would be believed.
+
         Raises:
             NoRoom: the database has no room to grow by what the log holds; nothing was moved.
             RequestError: it cannot be moved; the log keeps all that it holds.
         """
-        await self._write(_checkpoint, "TRUNCATE" if truncate else "PASSIVE", self._database)
+        async with self._writer_lock:
+            writer = self._writer or await self._open_writer()
+            try:
+                await writer.call(_checkpoint, "TRUNCATE" if truncate else "PASSIVE", self._database)
+            except _SyncFailed as error:
+                await self._open_writer()
+                raise error.failure from error
 
     async def set_durability(self, synchronous: str) -> None:
         """Change `PRAGMA synchronous` from the next transaction on; it takes its turn with the commits.
@@ -227,7 +248,12 @@ def _checkpoint(connection: sqlite3.Connection, mode: str, database: str) -> Non
         # Half a checkpoint empties no log, and takes the room that a clean-up may need to be written down.
         cause = "cache.db cannot grow, so the write-ahead log stays as it is"
         raise NoRoom(cause)
-    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    try:
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", None) in FAILED_SYNCS:
+            raise _SyncFailed(explain(error, database)) from error
+        raise
 
 
 def _can_grow(connection: sqlite3.Connection, database: str) -> bool:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -97,6 +98,37 @@ async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
     await store.checkpoint(truncate=False)
     await store.checkpoint(truncate=True)
     assert size_of(f"{database}-wal") == 0
+
+
+@pytest.mark.parametrize(("name", "is_replaced"), [("SQLITE_IOERR_FSYNC", True), ("SQLITE_IOERR_WRITE", False)])
+async def test_log_is_not_synced_again_by_whoever_failed_to_sync_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, name: str, is_replaced: bool
+) -> None:
+    """After a checkpoint whose sync failed, later commits go to the disk by another descriptor; nothing is lost."""
+    await commit(store, put_dataset("a"))
+    before = store._writer  # noqa: SLF001 - which connection it is, nobody else can tell
+
+    class FailingConnection:
+        """A checkpoint in it fails."""
+
+        def execute(self, _sql: str) -> None:
+            """Fail."""
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = name
+            raise error
+
+    real: Any = store_module._checkpoint  # noqa: SLF001 - its errors are what is tried here
+    monkeypatch.setattr(store_module, "_can_grow", lambda *_: True)
+    monkeypatch.setattr(
+        store_module, "_checkpoint", lambda _raw, mode, database: real(FailingConnection(), mode, database)
+    )
+    with pytest.raises(StorageFailed, match=name):
+        await store.checkpoint(truncate=False)
+    monkeypatch.undo()
+    assert (store._writer is not before) is is_replaced  # noqa: SLF001
+    await commit(store, put_dataset("b"))
+    await store.checkpoint(truncate=True)
+    assert (await store.values(Kind.DATASET, ["a", "b"])).found.keys() == {"a", "b"}
 
 
 async def test_own_commits_are_no_outside_change(store: Store) -> None:
