@@ -32,7 +32,7 @@ from motoolsd.engine.index import Index
 from motoolsd.engine.writer import Writer
 from motoolsd.server.connection import Connection
 from motoolsd.server.running import Running
-from motoolsd.store import commits, connection, reads
+from motoolsd.store import commits, connection, reads, store
 from motoolsd.store.commits import Source
 from motoolsd.store.outcomes import Outcome
 from motoolsd.store.store import Store
@@ -143,6 +143,11 @@ def _keep_the_connection() -> None:
         """Leave it as it is."""
 
     setattr(Store, "reopen_writer", reopen_writer)  # noqa: B010
+
+
+def _trust_a_failed_checkpoint() -> None:
+    """Go on with the connection whose checkpoint could not be synced."""
+    setattr(store, "FAILED_SYNCS", frozenset())  # noqa: B010
 
 
 def _wait_for_the_disk() -> None:
@@ -267,6 +272,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "cut on stop": _cut_on_stop,
     "no lock": _no_lock,
     "keep the connection": _keep_the_connection,
+    "trust a failed checkpoint": _trust_a_failed_checkpoint,
     "keep what came": _keep_what_came,
     "keep a descriptor": _keep_a_descriptor,
     "die of a bad frame": _die_of_a_bad_frame,

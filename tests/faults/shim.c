@@ -34,12 +34,15 @@ struct orders {
     volatile uint32_t armed, calls, action, error, delay_ms, sticky;
     volatile uint64_t k, count, fired;
     char path[512];
-    /* Syncs of a descriptor after one of its syncs has failed, while it is still the same open file. */
-    volatile uint64_t synced_again;
+    /* Syncs of a descriptor after one of its syncs has failed, while it is still the same open file; and those of them
+       before which as much was written again as had been lost: a database is, from its log. */
+    volatile uint64_t synced_again, synced_rewritten;
 };
 
 enum { DESCRIPTORS = 65536 };
 static volatile char failed_to_sync[DESCRIPTORS];
+/* Bytes written since the last sync, and those that went with the sync that failed. */
+static volatile uint64_t unsynced[DESCRIPTORS], lost[DESCRIPTORS];
 
 static struct orders *orders;
 
@@ -55,12 +58,23 @@ __attribute__((constructor)) static void map_orders(void)
     close(file);
 }
 
+/* Whether a path holds the text of the orders; one that ends in `$` must stand at the path's end. */
+static int is_meant(const char *path)
+{
+    size_t size = strlen(orders->path), length = path ? strlen(path) : 0;
+    if (!size)
+        return 1;
+    if (orders->path[size - 1] != '$')
+        return path && strstr(path, orders->path) != NULL;
+    return length >= size - 1 && !strncmp(path + length - (size - 1), orders->path, size - 1);
+}
+
 /* What is to be done at this call: 0 for nothing. */
 static uint32_t decide(uint32_t call, const char *path)
 {
     if (!orders || !orders->armed || !(orders->calls & call))
         return 0;
-    if (orders->path[0] && (!path || !strstr(path, orders->path)))
+    if (!is_meant(path))
         return 0;
     uint64_t number = __sync_add_and_fetch(&orders->count, 1);
     if (!orders->k || !(number == orders->k || (orders->sticky && number > orders->k)))
@@ -109,6 +123,12 @@ static uint32_t decide_at(uint32_t call, int directory, const char *path)
 #define RETURN(value) do { __typeof__(value) result = (value); if (action == KILL_AFTER) raise(SIGKILL); return result; } while (0)
 #define SHORTENED(size) ((action == SHORTEN && (size) > 1) ? (size) / 2 : (size))
 
+static void note_write(int fd, size_t size)
+{
+    if (orders && fd >= 0 && fd < DESCRIPTORS)
+        __sync_add_and_fetch(&unsynced[fd], size);
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
     NEXT(ssize_t, write, int, const void *, size_t);
@@ -122,6 +142,7 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
     NEXT(ssize_t, pwrite, int, const void *, size_t, off_t);
     uint32_t action = decide_by_descriptor(WRITE, fd);
     REFUSE_IF_TOLD;
+    note_write(fd, size);
     RETURN(next(fd, data, SHORTENED(size), at));
 }
 
@@ -130,6 +151,7 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
     NEXT(ssize_t, pwrite64, int, const void *, size_t, off64_t);
     uint32_t action = decide_by_descriptor(WRITE, fd);
     REFUSE_IF_TOLD;
+    note_write(fd, size);
     RETURN(next(fd, data, SHORTENED(size), at));
 }
 
@@ -154,17 +176,25 @@ static void note_sync(int fd, uint32_t action)
 {
     if (!orders || fd < 0 || fd >= DESCRIPTORS)
         return;
-    if (failed_to_sync[fd])
+    if (failed_to_sync[fd]) {
         __sync_add_and_fetch(&orders->synced_again, 1);
-    else if (action == FAIL)
+        if (unsynced[fd] >= lost[fd]) {
+            __sync_add_and_fetch(&orders->synced_rewritten, 1);
+            failed_to_sync[fd] = action == FAIL;
+        }
+    }
+    if (action == FAIL && !failed_to_sync[fd]) {
         failed_to_sync[fd] = 1;
+        lost[fd] = unsynced[fd];
+    }
+    unsynced[fd] = 0;
 }
 
 int close(int fd)
 {
     NEXT(int, close, int);
     if (fd >= 0 && fd < DESCRIPTORS)
-        failed_to_sync[fd] = 0;
+        failed_to_sync[fd] = 0, unsynced[fd] = lost[fd] = 0;
     return next(fd);
 }
 

@@ -83,7 +83,7 @@ class Shim:
             error: that they fail with.
             k: at which of them; 0: only count.
             sticky: at all later ones, too.
-            path: only calls on paths that hold this text.
+            path: only calls on paths that hold this text; one that ends in `$`: only on paths that end so.
             action: what to do.
             delay_ms: of the action "delay".
         """
@@ -111,6 +111,11 @@ class Shim:
     def synced_again(self) -> int:
         """Syncs of a descriptor on which a sync had failed before, since the daemon was started."""
         return self._number(_SYNCED_AGAIN_AT)
+
+    @property
+    def synced_rewritten(self) -> int:
+        """Those of them before which as much was written as the failed sync had lost."""
+        return self._number(_SYNCED_AGAIN_AT + 8)
 
     def _number(self, at: int) -> int:
         return int.from_bytes(self._page[at : at + 8], "little")

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import anyio
 import pytest
@@ -23,8 +23,6 @@ from motoolsd.store.store import MARGIN_BYTES, Store, open_store
 from motoolsd.wire.keys import Kind
 from motoolsd.wire.messages import Cleared
 from tests.samples import applied, as_retry, clear, commit, execute, publication, put_dataset, query
-
-CHECKPOINT = store_module._checkpoint  # noqa: SLF001 - what a failing connection is given to
 
 
 def size_of(path: str) -> int:
@@ -100,6 +98,37 @@ async def test_checkpoint_empties_the_log(store: Store, database: str) -> None:
     await store.checkpoint(truncate=False)
     await store.checkpoint(truncate=True)
     assert size_of(f"{database}-wal") == 0
+
+
+@pytest.mark.parametrize(("name", "is_replaced"), [("SQLITE_IOERR_FSYNC", True), ("SQLITE_IOERR_WRITE", False)])
+async def test_log_is_not_synced_again_by_whoever_failed_to_sync_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, name: str, is_replaced: bool
+) -> None:
+    """After a checkpoint whose sync failed, later commits go to the disk by another descriptor; nothing is lost."""
+    await commit(store, put_dataset("a"))
+    before = store._writer  # noqa: SLF001 - which connection it is, nobody else can tell
+
+    class FailingConnection:
+        """A checkpoint in it fails."""
+
+        def execute(self, _sql: str) -> None:
+            """Fail."""
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = name
+            raise error
+
+    real: Any = store_module._checkpoint  # noqa: SLF001 - its errors are what is tried here
+    monkeypatch.setattr(store_module, "_can_grow", lambda *_: True)
+    monkeypatch.setattr(
+        store_module, "_checkpoint", lambda _raw, mode, database: real(FailingConnection(), mode, database)
+    )
+    with pytest.raises(StorageFailed, match=name):
+        await store.checkpoint(truncate=False)
+    monkeypatch.undo()
+    assert (store._writer is not before) is is_replaced  # noqa: SLF001
+    await commit(store, put_dataset("b"))
+    await store.checkpoint(truncate=True)
+    assert (await store.values(Kind.DATASET, ["a", "b"])).found.keys() == {"a", "b"}
 
 
 async def test_own_commits_are_no_outside_change(store: Store) -> None:
@@ -265,37 +294,3 @@ async def test_what_a_value_depends_on_is_read_with_it(store: Store) -> None:
     await commit(store, publication(put_dataset("a"), b"datasets/a"), put_dataset("b"))
     found = await store.values(Kind.DATASET, ["a", "b"])
     assert (set(found.found), found.guards) == ({"a", "b"}, {"a": Guard((b"datasets/a",))})
-
-
-async def test_connection_whose_checkpoint_could_not_be_synced_is_replaced(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Linux says of a failed write-back once: the next sync of the same descriptor would be believed."""
-    await commit(store, put_dataset("a"))
-    before = store._writer  # noqa: SLF001 - whether it is the same connection shows nowhere else
-
-    def fail(raw: sqlite3.Connection, *_: object) -> None:
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-        _checkpoint_of(raw, error)
-
-    with monkeypatch.context() as failing:
-        failing.setattr(store_module, "_checkpoint", fail)
-        with pytest.raises(StorageFailed):
-            await store.checkpoint(truncate=False)
-    assert store._writer is not before  # noqa: SLF001
-    await commit(store, put_dataset("b"))
-    await store.checkpoint(truncate=True)
-
-
-def _checkpoint_of(raw: sqlite3.Connection, error: sqlite3.Error) -> None:
-    """The real one, on a connection that fails."""
-
-    class Failing:
-        def execute(self, statement: str) -> sqlite3.Cursor:
-            if "wal_checkpoint" in statement:
-                raise error
-            return raw.execute(statement)
-
-    CHECKPOINT(cast("sqlite3.Connection", Failing()), "PASSIVE", "/nonexistent")
