@@ -174,7 +174,11 @@ def _not_staged(error: OSError) -> StorageFailed:
             f"the disk is full ({error.strerror}): nothing of this was stored, and what was stored before remains. "
             "Make room with `motools cache prune` or `motools cache trash empty`, then try again"
         )
-    return StorageFailed(f"the content could not be copied into the cache directory ({error}); nothing was stored")
+    remedy = ""
+    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+        remedy = f". {STAGING} in it is a link, or no directory: remove it"
+    text = f"the content could not be copied into the cache directory ({error}); nothing was stored{remedy}"
+    return StorageFailed(text)
 
 
 # Sources.
