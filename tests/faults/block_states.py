@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -256,15 +257,27 @@ def attack(report: Report, rounds: range, bug: str | None = None, states: int = 
 def _state(
     recording: Recording, cut: int, random: Random, top: Path, report: Report, where: str, *, by_daemon: bool
 ) -> None:
-    image, mounted = top / "state", top / "mounted"
-    build(recording, cut, random, image)
     rows, files = acknowledged(recording.records[:cut])
     report.count("states")
     report.count("rows compared", len(rows))
-    with _mounted(image, mounted):
-        if by_daemon:
-            _check_by_a_daemon(mounted / ".motools", rows, report, where)
-        check(mounted / ".motools", rows, files, report, where)
+    mounted = top / "mounted"
+    with _own_image(top) as image:
+        build(recording, cut, random, image)
+        with _mounted(image, mounted):
+            if by_daemon:
+                _check_by_a_daemon(mounted / ".motools", rows, report, where)
+            check(mounted / ".motools", rows, files, report, where)
+
+
+@contextmanager
+def _own_image(top: Path) -> Iterator[Path]:
+    """A file of its own for each state.
+
+    A mount namespace that is made meanwhile, by whomever, keeps the file system of the state before. Mounted from the
+    same file once more it would be that one again: a stale state would be judged in place of all later ones.
+    """
+    with tempfile.NamedTemporaryFile(prefix="state-", dir=top) as file:
+        yield Path(file.name)
 
 
 def _copy(source: Path, target: Path) -> None:
