@@ -51,6 +51,10 @@ class HonestClient:
         thread = threading.Thread(target=self._run)
         thread.start()
         try:
+            # It is connected before anything happens: who comes later has to wait as everybody.
+            ends_s = time.monotonic() + TIMEOUT_S
+            while not self.took_s and time.monotonic() < ends_s:
+                time.sleep(PAUSE_S)
             yield
         finally:
             self._ended.set()
