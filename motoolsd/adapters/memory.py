@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-KEPT_BYTES: Final = 24 * 1024 * 1024
+KEPT_BYTES: Final = 8 * 1024 * 1024
 """So much may stay free inside the process: giving back costs time, and a page fault for each page used again."""
 
 

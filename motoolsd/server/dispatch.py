@@ -310,6 +310,12 @@ class Dispatcher:
 
     async def _run_listing(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:
         async with replier.listing_turn:
+            try:
+                await replier.wait_writable()
+            except anyio.ClosedResourceError:
+                # It has gone while it waited for its turn: not a page is read for nobody.
+                await pages.aclose()
+                return
             await self._run_stream(replier, request_id, pages)
 
     async def _run_stream(self, replier: Replier, request_id: int, pages: AsyncGenerator[Reply, None]) -> None:

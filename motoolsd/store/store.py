@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from motoolsd.core.errors import NoRoom, RequestError
 from motoolsd.core.leases import Lease
 from motoolsd.store import commits, reads, writes
-from motoolsd.store.commits import Source
+from motoolsd.store.commits import CommitUnknown, Source
 from motoolsd.store.connection import Connection, open_connection
 from motoolsd.store.failures import explain
 from motoolsd.store.leases import select_leases
@@ -57,6 +57,8 @@ class Store:
         self._database = database
         self._synchronous = synchronous
         self._writer: Connection | None = None
+        self._is_suspect = False
+        """Whether its last commit, of unknown outcome, lets nobody use it again."""
         # One task at a time: a connection must not be replaced while a call is on its way to it.
         self._writer_lock = anyio.Lock(fast_acquire=True)
         self._data_version: int | None = None
@@ -80,7 +82,15 @@ class Store:
             CommitUnknown: the COMMIT of the batch taken last failed; call `reopen_writer` before anything else.
             RequestError: the connection cannot be opened again; nothing was taken.
         """
-        await self._write(commits.commit_waiting, source, self._database)
+        async with self._writer_lock:
+            writer = await self._usable_writer()
+            try:
+                await writer.call(commits.commit_waiting, source, self._database)
+            except CommitUnknown:
+                # Whoever waits for the lock has it before the connection is replaced: a checkpoint would sync what
+                # could not be synced.
+                self._is_suspect = True
+                raise
 
     async def forget_old_replies(self, now: str) -> None:
         """Drop stored replies that are older than any retry."""
@@ -108,7 +118,7 @@ class Store:
             RequestError: it cannot be moved; the log keeps all that it holds.
         """
         async with self._writer_lock:
-            writer = self._writer or await self._open_writer()
+            writer = await self._usable_writer()
             try:
                 await writer.call(_checkpoint, "TRUNCATE" if truncate else "PASSIVE", self._database)
             except _SyncFailed as error:
@@ -161,8 +171,11 @@ class Store:
         self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         async with self._writer_lock:
-            writer = self._writer or await self._open_writer()
+            writer = await self._usable_writer()
             return await writer.call(function, *args, **kwargs)
+
+    async def _usable_writer(self) -> Connection:
+        return self._writer if self._writer is not None and not self._is_suspect else await self._open_writer()
 
     async def _open_writer(self) -> Connection:
         self._data_version = None
@@ -173,6 +186,7 @@ class Store:
             logger.warning("the old writing connection was not closed cleanly: %s", error.message)
         opened = open_connection(self._database, read_only=False, synchronous=self._synchronous)
         self._writer = await self._writer_stack.enter_async_context(opened)
+        self._is_suspect = False
         return self._writer
 
     async def read(

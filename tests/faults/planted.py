@@ -142,7 +142,11 @@ def _keep_the_connection() -> None:
     async def reopen_writer(_self: Store) -> None:
         """Leave it as it is."""
 
+    async def usable_writer(self: Store) -> connection.Connection:
+        return self._writer or await self._open_writer()
+
     setattr(Store, "reopen_writer", reopen_writer)  # noqa: B010
+    setattr(Store, "_usable_writer", usable_writer)  # noqa: B010
 
 
 def _trust_a_failed_checkpoint() -> None:

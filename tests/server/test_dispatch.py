@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import reduce
 from pathlib import Path
 
@@ -52,6 +52,7 @@ from motoolsd.wire.messages import (
     GetStatus,
     Hello,
     Lookup,
+    Reply,
     Request,
     Status,
     Stored,
@@ -92,8 +93,15 @@ async def test_stream_to_a_client_that_left_ends(desk: Desk, caplog: pytest.LogC
     """It is no defect, and nothing is sent any more."""
     for name in "abc":
         await desk.ask(put_dataset(name))
-    mailbox = Mailbox()
-    mailbox.is_gone = True
+
+    class Leaving(Mailbox):
+        """Reads one page."""
+
+        def reply(self, request_id: int, body: Reply) -> None:
+            super().reply(request_id, body)
+            self.is_gone = True
+
+    mailbox = Leaving()
     assert desk.dispatcher.dispatch(mailbox, 1, ListEntries(kind=Kind.DATASET)) is None
     while not mailbox.replies:
         await anyio.lowlevel.checkpoint()
@@ -101,6 +109,32 @@ async def test_stream_to_a_client_that_left_ends(desk: Desk, caplog: pytest.LogC
     assert len(mailbox.replies) == 1
     assert not mailbox.finished.is_set()
     assert caplog.text == ""
+
+
+async def test_listing_of_a_client_that_has_gone_while_it_waited_reads_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty that were asked for, and the first of them not read: the others are not begun."""
+    read: list[object] = []
+    real = desk.engine.listing.entries
+
+    def entries(request: ListEntries) -> AsyncGenerator[Reply, None]:
+        async def pages() -> AsyncGenerator[Reply, None]:
+            read.append(request)
+            async for page in real(request):
+                yield page
+
+        return pages()
+
+    monkeypatch.setattr(desk.engine.listing, "entries", entries)
+    mailbox = Mailbox()
+    await mailbox.listing_turn.acquire()
+    assert desk.dispatcher.dispatch(mailbox, 1, ListEntries(kind=Kind.DATASET)) is None
+    await anyio.wait_all_tasks_blocked()
+    mailbox.is_gone = True
+    mailbox.listing_turn.release()
+    await anyio.wait_all_tasks_blocked()
+    assert (read, mailbox.replies) == ([], [])
 
 
 async def test_status_stats_and_sizes(desk: Desk) -> None:

@@ -9,14 +9,16 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from motoolsd.core.errors import NoRoom, StorageFailed
 from motoolsd.core.guards import Guard
+from motoolsd.store import commits
 from motoolsd.store import store as store_module
+from motoolsd.store.commits import CommitUnknown
 from motoolsd.store.connection import open_connection
 from motoolsd.store.reads import FROM_START, Filter
 from motoolsd.store.store import MARGIN_BYTES, Store, open_store
@@ -294,3 +296,22 @@ async def test_what_a_value_depends_on_is_read_with_it(store: Store) -> None:
     await commit(store, publication(put_dataset("a"), b"datasets/a"), put_dataset("b"))
     found = await store.values(Kind.DATASET, ["a", "b"])
     assert (set(found.found), found.guards) == ({"a", "b"}, {"a": Guard((b"datasets/a",))})
+
+
+async def test_nobody_uses_a_connection_whose_commit_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that has waited for its turn comes before the recovery: it gets another connection."""
+    await commit(store, put_dataset("a"))
+    before = store._writer  # noqa: SLF001 - whether it is the same connection shows nowhere else
+    used: list[object] = []
+
+    def fail(*_: object) -> None:
+        raise CommitUnknown(StorageFailed("no", outcome_known=False))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(commits, "commit_waiting", fail)
+        with pytest.raises(CommitUnknown):
+            await store.commit_waiting(cast("Any", None))
+    await store.checkpoint(truncate=False)
+    used.append(store._writer)  # noqa: SLF001
+    assert used != [before]
+    await commit(store, put_dataset("b"))
